@@ -1,0 +1,53 @@
+# Two commands matter: `make demo` and `make test`. Both set up what is missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SECONDS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench soak fuzz lock clean debian-demo debian-test
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml requirements.lock
+	@.ci/need-python $(PYTHON)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+debian-demo:
+	@.ci/need-debian dbus-daemon:dbus-daemon setpriv:util-linux
+
+debian-test: debian-demo
+	@.ci/need-debian mosquitto:mosquitto
+
+demo: $(READY) debian-demo  ## a living pole in this terminal; SECONDS=30 runs without one and checks every channel
+	$(BIN)/python -m hil.demo $(if $(SECONDS),--seconds $(SECONDS))
+
+lint: $(READY)
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(READY) debian-test lint  ## everything that must be true, in a few minutes
+	$(BIN)/pytest -n 2
+
+bench: $(READY) debian-test  ## measure; prints a table and writes .bench/latest.json
+	$(BIN)/python -m hil.bench
+
+lock:  ## resolve the dependencies anew and pin them with hashes
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check uv
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+		--all-extras --upgrade -o requirements.lock pyproject.toml
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+		-c requirements.lock -o requirements-run.lock pyproject.toml
+	rm -rf $(VENV)-lock
+
+clean:  ## remove all that was made
+	rm -rf $(VENV) $(VENV)-lock .bench .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

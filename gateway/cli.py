@@ -1,0 +1,42 @@
+"""The command line. A command is imported when it is called, so that none pays for what another needs."""
+
+import importlib
+from importlib.metadata import version
+
+import click
+
+COMMANDS = {
+    "check": "find every fault of a configuration file",
+    "decode": "print the values of a frame",
+    "probe": "read one device once and show bytes and values",
+    "run": "run the gateway",
+}
+
+
+class Commands(click.Group):
+    """Finds ``polegate NAME`` in ``gateway.commands.NAME``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name them."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"gateway.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands)
+@click.version_option(version("polegate"), message="polegate %(version)s")
+def polegate() -> None:
+    """The agent in a smart light pole."""

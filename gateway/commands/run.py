@@ -1,0 +1,39 @@
+"""``polegate run``: the gateway."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from gateway import app, log
+from gateway.buffer import BufferUnusable
+from gateway.commands.check import report
+from gateway.faults import SettingsError
+from gateway.settings_file import load
+
+EX_CANTCREAT = 73  # sysexits.h
+
+
+@click.command("run")
+@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The configuration file.")
+def command(path: Path) -> int:
+    """Run the gateway until SIGTERM."""
+    try:
+        settings = load(path)
+    except SettingsError as error:
+        return report(error.faults)
+    report(settings.warnings, "warning: ")
+    log.start()
+    runner = asyncio.Runner()
+    try:
+        runner.run(app.run(settings))
+    except BufferUnusable as error:
+        click.echo(f"{path}: {error}", err=True)
+        return EX_CANTCREAT
+    # All is on the disk. A look-up of the broker's name may still hang in a thread, which nothing can end: no use in
+    # waiting for it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -1,0 +1,78 @@
+"""A job: send packs, and let them leave the buffer once the broker has them.
+
+A pack leaves only after a successful PUBACK. When the link breaks between the two, the broker may have it and gets
+it again: (epoch, seq) tells the copies apart. A pack the broker refuses stays, and is tried again later; it does
+not hold up the others, until a great many are refused.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+import zstandard
+
+from gateway.buffer import Buffer, Held
+from gateway.mqtt_link import Link, Message, Refused, UplinkDown
+from gateway.reading import Pack
+from gateway.uplink import Uplink
+
+REFUSED_PAUSE_S = 60.0
+MOST_REFUSED = 200  # packs kept aside at a time; with more, forwarding waits
+SENML = "application/senml+json"
+
+log = structlog.get_logger()
+
+
+class Forward:
+    """The way of the packs from the buffer to the broker."""
+
+    def __init__(self, buffer: Buffer, uplink: Uplink, topic: Callable[[str], str]) -> None:
+        """Make it; ``topic`` gives the topic of a dataset."""
+        self._buffer = buffer
+        self._uplink = uplink
+        self._topic = topic
+        self._loop = asyncio.get_running_loop()
+        self._aside = asyncio.Semaphore(MOST_REFUSED)
+        self._free = asyncio.Event()
+        self._going: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Send for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                link = await self._uplink.link()
+                if len(self._going) >= link.window:
+                    self._free.clear()
+                    await self._free.wait()
+                    continue
+                for held in await self._buffer.take(link.window - len(self._going)):
+                    task = group.create_task(self._send(link, held))
+                    self._going.add(task)
+                    task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._going.discard(task)
+        self._free.set()
+
+    async def _send(self, link: Link, held: Held) -> None:
+        try:
+            await link.send(self._message(held.pack))
+        except UplinkDown:
+            self._buffer.release(held)
+        except Refused as error:
+            log.warning(str(error), dataset=held.pack.dataset, epoch=held.pack.epoch, seq=held.pack.n)
+            await self._aside.acquire()
+            self._loop.call_later(REFUSED_PAUSE_S, self._again, held)
+        except BaseException:
+            self._buffer.release(held)
+            raise
+        else:
+            self._buffer.acknowledge(held)
+
+    def _again(self, held: Held) -> None:
+        self._aside.release()
+        self._buffer.release(held)
+
+    def _message(self, pack: Pack) -> Message:
+        packed = pack.blob.startswith(zstandard.MAGIC_NUMBER.to_bytes(4, "little"))
+        return Message(self._topic(pack.dataset), pack.blob, content_type=SENML, encoding="zstd" if packed else "")

@@ -1,0 +1,287 @@
+"""A door: one connection to an MQTT broker, by aiomqtt. The only file that imports it.
+
+aiomqtt is used through a subclass, because four things were measured not to hold for it (2.5.1):
+
+* ``publish`` returns as if all were well when an MQTT 5 broker refuses the message (PUBACK reason >= 0x80). Here a
+  refusal is :class:`Refused`.
+* When the link breaks, those who wait for a PUBACK are not told. Here they are, at once.
+* A broker's Receive Maximum is not kept; overrunning it ends the link. Here ``window`` keeps it.
+* A connection that ends before CONNACK is waited for until the time-out. Here it fails at once.
+
+One object is one TCP connection with a clean session: paho would otherwise send again what our own buffer sends
+again. The oldest message without a PUBACK for ``ACK_S`` ends the link; MQTT forbids sending twice on one link.
+
+The subclass overrides private methods, so the versions are pinned closely.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import paho.mqtt.client as paho
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+ACK_S = 30.0
+KEEPALIVE_S = 20
+WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
+REFUSAL = 0x80
+CLOSE_S = 1.0
+OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
+# Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
+UNSUPPORTED_VERSION = 0x84
+PACKET_TOO_LARGE = 0x95
+NOT_AUTHORISED = {0x86, 0x87, 0x8C}  # bad user name or password, not authorised, bad authentication method
+
+Version = aiomqtt.ProtocolVersion
+
+_quiet = logging.getLogger("polegate.mqtt")
+_quiet.setLevel(logging.CRITICAL)
+
+
+class UplinkDown(Exception):
+    """The link is not there, or broke before the broker took the message. Keep it and send it again."""
+
+
+class NotAuthorised(UplinkDown):
+    """The broker does not let this pole in. A person must look; trying again soon does not help."""
+
+
+class OtherVersion(UplinkDown):
+    """The broker speaks another version of MQTT, or ended the connection without a word, as such brokers do."""
+
+
+class Refused(Exception):
+    """The broker got the message and does not take it.
+
+    Attributes:
+        code: MQTT 5 reason code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Where the broker is and how to get in.
+
+    Attributes:
+        host: name or address.
+        port: TCP port.
+        tls: speak TLS; the name in the broker's certificate is then always checked.
+        ca_file: who must have signed that certificate; None: any CA the machine trusts.
+        client: client id; a second connection with it ends the first.
+        username: sent where there is a password.
+        password_file: None: no user and password.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    ca_file: Path | None
+    client: str
+    username: str
+    password_file: Path | None
+
+    def secrets(self) -> tuple[ssl.SSLContext | None, str | None]:
+        """Read what lies in files, anew for each connection: TLS context and password. Raises UplinkDown."""
+        try:
+            tls = ssl.create_default_context(cafile=self.ca_file) if self.tls else None
+            password = self.password_file.read_text().strip() if self.password_file else None
+        except (OSError, UnicodeDecodeError) as error:  # ssl.SSLError is an OSError
+            raise UplinkDown(f"{self.ca_file or ''} {self.password_file or ''} cannot be read: {error}") from error
+        return tls, password
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be published.
+
+    Attributes:
+        topic: where.
+        payload: what.
+        retain: the broker keeps it for those who come later.
+        content_type: MIME type, told to readers of MQTT 5.
+        encoding: "zstd" or "", told to readers of MQTT 5 as user property ``ce``.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    content_type: str = "application/json"
+    encoding: str = ""
+
+
+class Link(aiomqtt.Client):
+    """One connection.
+
+    Attributes:
+        version: of MQTT.
+        window: messages that may be without a PUBACK at a time.
+    """
+
+    def __init__(self, broker: Broker, *, will: Message, version: Version) -> None:
+        tls, password = broker.secrets()
+        super().__init__(
+            broker.host,
+            broker.port,
+            identifier=broker.client,
+            username=broker.username if password is not None else None,
+            password=password,
+            protocol=version,
+            tls_context=tls,
+            keepalive=KEEPALIVE_S,
+            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain),
+            clean_session=None if version == Version.V5 else True,
+            clean_start=True,
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            logger=_quiet,
+        )
+        self.version = version
+        self.window = WINDOW
+        self._largest: int | None = None
+        self._closed_early = False
+        self._acks: dict[int, asyncio.Future[int]] = {}
+        self._disconnected.add_done_callback(self._wake_all)
+
+    async def connect(self) -> None:
+        """Connect, and return when the broker has let us in.
+
+        It must not be cancelled to save time: the connection would be made all the same, in its thread, and
+        would take over the session of the next one.
+
+        Raises:
+            NotAuthorised: user, password or certificate do not open this broker.
+            OtherVersion: this may be a broker of another MQTT version.
+            UplinkDown: any other reason.
+        """
+        try:
+            await self.__aenter__()
+        except MqttConnectError as error:
+            code = _code_of(error.rc)
+            if code in NOT_AUTHORISED:
+                raise NotAuthorised(f"the broker refuses to let this pole in: {error.rc}") from error
+            if code == UNSUPPORTED_VERSION:
+                raise OtherVersion(f"the broker refuses this version of MQTT: {error.rc}") from error
+            raise UplinkDown(f"the broker refuses the connection: {error.rc}") from error
+        except aiomqtt.MqttError as error:
+            self.abort()
+            if self._closed_early:
+                raise OtherVersion("the broker closed the connection without an answer") from error
+            raise UplinkDown(f"cannot connect: {error}") from error
+
+    async def close(self) -> None:
+        """Disconnect in order: the broker does not send the will."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.__aexit__(None, None, None)
+        except (TimeoutError, aiomqtt.MqttError):
+            self.abort()
+
+    async def send(self, message: Message) -> None:
+        """Publish with QoS 1 and return when the broker has it. Keep at most ``window`` of these going.
+
+        Raises:
+            UplinkDown: the link broke first.
+            Refused: the broker answered with a reason of 0x80 or more, or takes no message that large.
+        """
+        size = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
+        if self._largest is not None and size > self._largest:
+            raise Refused(f"the broker takes {self._largest} bytes, this has {size}", PACKET_TOO_LARGE)
+        if self._disconnected.done():
+            raise UplinkDown(self._why())
+        sent = self._client.publish(message.topic, message.payload, 1, message.retain, self._properties_of(message))
+        ack = self._acks[sent.mid] = self._loop.create_future()
+        try:
+            async with asyncio.timeout(ACK_S):
+                code = await ack
+        except TimeoutError:
+            self.abort()
+            raise UplinkDown(f"the broker did not acknowledge within {ACK_S:.0f} s") from None
+        finally:
+            del self._acks[sent.mid]
+        if code >= REFUSAL:
+            raise Refused(f"the broker refuses with reason 0x{code:02x}", code)
+
+    async def broken(self) -> str:
+        """Wait until the link is broken, and tell why."""
+        await asyncio.wait([self._disconnected])
+        return self._why()
+
+    def abort(self) -> None:
+        """End the connection without a word; the broker then sends the will."""
+        sock = self._client.socket()
+        if isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _properties_of(self, message: Message) -> Properties | None:
+        if self.version != Version.V5:
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+        properties.ContentType = message.content_type
+        if message.encoding:
+            properties.UserProperty = ("ce", message.encoding)
+        return properties
+
+    def _why(self) -> str:
+        error = self._disconnected.exception() if self._disconnected.done() else None
+        return f"the link broke: {error}" if error else "the link is closed"
+
+    def _wake_all(self, disconnected: asyncio.Future[None]) -> None:
+        disconnected.exception()  # it is told to those who wait, below
+        for ack in self._acks.values():
+            if not ack.done():
+                ack.set_exception(UplinkDown(self._why()))
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401  # aiomqtt's signature
+        flags: paho.ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+        self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
+        self._largest = getattr(properties, "MaximumPacketSize", None)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401  # aiomqtt's signature
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if not self._connected.done():
+            self._closed_early = True
+            self._connected.set_exception(aiomqtt.MqttError("closed before CONNACK"))
+            return
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    def _on_publish(
+        self,
+        client: paho.Client,  # noqa: ARG002  # aiomqtt's signature
+        userdata: Any,  # noqa: ANN401, ARG002
+        mid: int,
+        reason_code: ReasonCode,
+        properties: Properties,  # noqa: ARG002
+    ) -> None:
+        ack = self._acks.get(mid)
+        if ack is not None and not ack.done():
+            ack.set_result(_code_of(reason_code))
+
+
+def _code_of(reason: ReasonCode | int | None) -> int:
+    return int(reason.value) if isinstance(reason, ReasonCode) else reason or 0

@@ -1,0 +1,16 @@
+"""A door: systemd's notification socket (sd_notify(3)), and nothing where there is none."""
+
+import os
+import socket
+
+
+def notify(state: str) -> None:
+    """Tell systemd, for instance ``READY=1``. It never waits and never fails."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
+        try:
+            sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError:  # the manager is gone or does not read: its loss, not the pole's
+            return

@@ -1,0 +1,127 @@
+"""A job: gather readings by dataset, and seal them into packs.
+
+A pack is sealed once: encoded, compressed, numbered. From then on it is bytes. It is sealed when its first reading
+is ``send_every`` seconds old, or when it holds so much that a larger one would not compress better.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import zstandard
+
+from gateway.catalogue import Catalogue
+from gateway.reading import Pack, Reading
+from gateway.senml import encode
+
+MOST_VALUES = 2000
+SMALL_BYTES = 200  # below, compression makes it longer
+LEVEL = 3
+
+
+class Clock(Protocol):
+    """The clocks a pack is stamped with; see :class:`gateway.clock.Clock`."""
+
+    def now(self) -> int:
+        """Return nanoseconds since boot."""
+
+    def utc_offset(self) -> int:
+        """Return what to add for nanoseconds since 1970."""
+
+    def synchronised(self) -> bool:
+        """Tell whether that is right."""
+
+
+class Rhythm(Protocol):
+    """How a dataset is packed: seconds until a pack is sealed, and until it is on disk, from its first reading."""
+
+    @property
+    def send_every(self) -> float:
+        """Return the one."""
+
+    @property
+    def commit_within(self) -> float:
+        """Return the other."""
+
+
+class Packer:
+    """The open packs."""
+
+    def __init__(
+        self,
+        pole: str,
+        *,
+        epoch: int,
+        after: Callable[[str], str],
+        rhythms: Mapping[str, Rhythm],
+        catalogue: Catalogue,
+        clock: Clock,
+        put: Callable[[Pack, float], None],
+    ) -> None:
+        """Make it.
+
+        Args:
+            pole: what all names begin with.
+            epoch: number of this run.
+            after: tells, by dataset, where the last run ended.
+            rhythms: by dataset.
+            catalogue: knows the unit of each channel.
+            clock: the machine's.
+            put: takes a sealed pack, and the seconds it may stay in RAM.
+        """
+        self._pole = pole
+        self._epoch = epoch
+        self._after = after
+        self._rhythms = rhythms
+        self._catalogue = catalogue
+        self._clock = clock
+        self._put = put
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[str, list[Reading]] = {}
+        self._values: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._sealed: dict[str, int] = {}
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL)
+
+    def keep(self, reading: Reading) -> None:
+        """Take a reading."""
+        dataset = reading.dataset
+        readings = self._open.setdefault(dataset, [])
+        if not readings:
+            self._values[dataset] = 0
+            self._timers[dataset] = self._loop.call_later(self._rhythms[dataset].send_every, self.seal, dataset)
+        readings.append(reading)
+        self._values[dataset] += len(reading.values)
+        if self._values[dataset] >= MOST_VALUES:
+            self.seal(dataset)
+
+    def seal(self, dataset: str) -> None:
+        """Seal the open pack of a dataset and hand it on."""
+        readings = self._open.pop(dataset)
+        self._timers.pop(dataset).cancel()
+        number = self._sealed[dataset] = self._sealed.get(dataset, 0) + 1
+        blob = encode(
+            readings,
+            pole=self._pole,
+            unit_of=self._catalogue.unit,
+            utc_offset=self._clock.utc_offset(),
+            labels=self._labels(dataset, number),
+        )
+        if len(blob) >= SMALL_BYTES:
+            blob = self._compressor.compress(blob)
+        pack = Pack(dataset, self._epoch, number, self._values[dataset], readings[0].at, blob)
+        age = (self._clock.now() - pack.taken) / 1e9
+        self._put(pack, max(0.0, self._rhythms[dataset].commit_within - age))
+
+    def seal_all(self) -> None:
+        """Seal all that is open: the gateway stops."""
+        for dataset in list(self._open):
+            self.seal(dataset)
+
+    def _labels(self, dataset: str, number: int) -> dict[str, int | str]:
+        labels: dict[str, int | str] = {"epoch": self._epoch, "seq": number, "cat": self._catalogue.hash}
+        if number == 1 and (after := self._after(dataset)):
+            labels["after"] = after
+        if not self._clock.synchronised():
+            labels["clock"] = "unsynchronised"
+        return labels

@@ -1,0 +1,214 @@
+"""A door: Bluetooth LE, by bleak over BlueZ. The only file that imports them.
+
+bleak hears; this file notices when it does not. Measured with BlueZ 5.66: when the adapter is switched off and on, or
+bluetoothd dies and comes back, bleak's scanner stays deaf for ever, without an exception. So a small watcher on the
+same bus sees bluetoothd come and go, and the adapter change its power, and the scan is begun anew each time; and when
+nothing at all was heard for a while, too. A scan that begins anew and stays deaf gets the adapter power-cycled.
+
+``DuplicateData`` is asked for: from BlueZ 5.88 on a tag that says the same again would not be heard otherwise.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+from bleak import BleakScanner
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import AdvertisementData
+from bleak.exc import BleakError
+from dbus_fast import BusType, DBusError, Message, MessageType, Variant
+from dbus_fast.aio import MessageBus
+
+from drivers.contract import Advert, PortGone
+
+BLUEZ = "org.bluez"
+DBUS = "org.freedesktop.DBus"
+START_S = 15.0
+STOP_S = 1.0  # the gateway stops within a few seconds, whatever bluetoothd does
+QUIET_S = 60.0  # without any advertisement at all, before the scan is begun anew
+DEAF_SCANS = 3  # in a row, before the adapter is power-cycled
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+HINT = "See `systemctl status bluetooth` and `bluetoothctl list`; the adapter is named in [bluetooth]."
+
+log = structlog.get_logger()
+
+
+class Deaf(Exception):
+    """The scan does not run, or hears nothing; the message says why."""
+
+
+DEAFENING = (Deaf, BleakError, DBusError, OSError, EOFError)
+"""What bleak and the bus raise when there is nothing to hear with."""
+
+
+class Radio:
+    """One Bluetooth adapter, and who wants to hear which address."""
+
+    def __init__(self, adapter: str) -> None:
+        """Set it; ``run`` scans. ``adapter`` is a name like hci0."""
+        self._adapter = adapter
+        self._path = f"/org/bluez/{adapter}"
+        self._loop = asyncio.get_running_loop()
+        self._takers: dict[str, list[Callable[[Advert], None]]] = {}
+        self._upset = asyncio.Event()
+        self._why = "the scan has not begun yet"
+        self._scans = False
+        self._heard_at = 0.0
+        self._failures = 0
+        self._deaf = 0
+
+    def hear(self, address: str, take: Callable[[Advert], None]) -> None:
+        """Hand over the advertisements of one address (upper-case, colons)."""
+        self._takers.setdefault(address, []).append(take)
+
+    def trouble(self) -> PortGone | None:
+        """Tell why nothing is heard; None: the scan runs."""
+        return PortGone(f"bluetooth {self._adapter}: {self._why}", hint=HINT) if self._why else None
+
+    async def run(self) -> None:
+        """Scan for ever."""
+        while True:
+            try:
+                bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+            except (OSError, DBusError, ValueError) as error:
+                self._deafened(f"no system D-Bus: {error}")
+                await self._pause()
+                continue
+            try:
+                await self._watch(bus)
+                while bus.connected:
+                    await self._scan(bus)
+                    await self._pause()
+            except DEAFENING as error:
+                self._deafened(str(error))
+            finally:
+                bus.disconnect()
+
+    async def _pause(self) -> None:
+        """Wait longer from time to time, but not past a sign that something changed."""
+        pause = min(FIRST_PAUSE_S * 2.0 ** min(self._failures, 10), LONGEST_PAUSE_S)
+        self._failures += 1
+        self._upset.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._upset.wait()
+
+    async def _scan(self, bus: MessageBus) -> None:
+        """Scan until something is wrong."""
+        scanner = BleakScanner(
+            self._heard, scanning_mode="active", bluez={"adapter": self._adapter, "filters": {"DuplicateData": True}}
+        )
+        try:
+            await self._bluetoothd_runs(bus)
+            async with asyncio.timeout(START_S):
+                await scanner.start()
+            await self._until_upset(bus)
+        except TimeoutError:
+            self._deafened(f"bluetoothd did not begin the scan within {START_S:.0f} s")
+        except DEAFENING as error:
+            self._deafened(str(error))
+        finally:
+            self._scans = False
+            # It is over, one way or the other; bleak says "no discovery started" when bluetoothd forgot it.
+            with contextlib.suppress(TimeoutError, *DEAFENING):
+                async with asyncio.timeout(STOP_S):
+                    await scanner.stop()
+
+    async def _bluetoothd_runs(self, bus: MessageBus) -> None:
+        """Raise Deaf where it does not: a call to it would wait half a minute for D-Bus to start it."""
+        if not await self._call(bus, DBUS, "/", DBUS, "NameHasOwner", "s", [BLUEZ]):
+            raise Deaf("bluetoothd does not run")
+
+    async def _until_upset(self, bus: MessageBus) -> None:
+        if self._why:
+            log.info("bluetooth scan runs", adapter=self._adapter)
+        self._why = ""
+        self._scans = True
+        self._heard_at = self._loop.time()
+        self._upset.clear()
+        while True:
+            try:
+                async with asyncio.timeout_at(self._heard_at + QUIET_S):
+                    await self._upset.wait()
+            except TimeoutError:
+                if self._loop.time() - self._heard_at < QUIET_S:
+                    continue
+                await self._gone_quiet(bus)
+            else:
+                self._failures = 0
+                raise Deaf(self._why)
+
+    async def _gone_quiet(self, bus: MessageBus) -> None:
+        self._deaf += 1
+        if self._deaf >= DEAF_SCANS:
+            self._deaf = 0
+            log.warning("switching the bluetooth adapter off and on", adapter=self._adapter)
+            for powered in (False, True):
+                await self._call(
+                    bus,
+                    BLUEZ,
+                    self._path,
+                    "org.freedesktop.DBus.Properties",
+                    "Set",
+                    "ssv",
+                    ["org.bluez.Adapter1", "Powered", Variant("b", powered)],
+                )
+        raise Deaf(f"nothing was heard for {QUIET_S:.0f} s")
+
+    async def _watch(self, bus: MessageBus) -> None:
+        """Ask the bus for the signals that mean a deaf scanner."""
+        bus.add_message_handler(self._signal)
+        rules = (
+            f"type='signal',interface='{DBUS}',member='NameOwnerChanged',arg0='{BLUEZ}'",
+            f"type='signal',sender='{BLUEZ}',member='PropertiesChanged',path='{self._path}'",
+            f"type='signal',sender='{BLUEZ}',member='InterfacesRemoved',arg0path='{self._path}'",
+        )
+        for rule in rules:
+            await self._call(bus, DBUS, "/", DBUS, "AddMatch", "s", [rule])
+
+    def _signal(self, message: Message) -> None:
+        if message.message_type is not MessageType.SIGNAL:
+            return
+        if message.member == "NameOwnerChanged" and message.body[0] == BLUEZ:
+            self._upset_by("bluetoothd came up anew" if message.body[2] else "bluetoothd is gone")
+        elif message.member == "InterfacesRemoved" and message.path == "/":
+            self._upset_by("the adapter was removed")
+        elif message.member == "PropertiesChanged" and message.path == self._path:
+            changed = message.body[1]
+            if "Powered" in changed:
+                self._upset_by("the adapter was switched " + ("on" if changed["Powered"].value else "off"))
+            elif self._scans and "Discovering" in changed and not changed["Discovering"].value:
+                self._upset_by("the adapter stopped scanning")
+
+    def _upset_by(self, why: str) -> None:
+        self._deafened(why)
+        self._upset.set()
+
+    def _deafened(self, why: str) -> None:
+        if why != self._why:
+            log.warning("bluetooth does not hear", adapter=self._adapter, why=why)
+        self._why = why
+
+    def _heard(self, device: BLEDevice, data: AdvertisementData) -> None:
+        self._heard_at = self._loop.time()
+        self._deaf = self._failures = 0
+        takers = self._takers.get(device.address.upper())
+        if takers:
+            advert = Advert(device.address.upper(), data.rssi, data.manufacturer_data, data.service_data)
+            for take in takers:
+                take(advert)
+
+    async def _call(
+        self, bus: MessageBus, to: str, path: str, interface: str, member: str, signature: str, body: list[object]
+    ) -> object:
+        """Call a method. Raises Deaf where it fails or is not answered."""
+        message = Message(destination=to, path=path, interface=interface, member=member, signature=signature, body=body)
+        try:
+            async with asyncio.timeout(START_S):
+                reply = await bus.call(message)
+        except TimeoutError:
+            raise Deaf(f"{to} does not answer {member}") from None
+        if reply.message_type is MessageType.ERROR:
+            raise Deaf(f"{member} failed: {reply.body}")
+        return reply.body[0] if reply.body else None

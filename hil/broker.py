@@ -1,0 +1,102 @@
+"""MQTT brokers as processes on loopback: the embedded one of the demo, and Debian's mosquitto of the tests."""
+
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+from hil.process import Process
+
+READY_S = 10.0
+MESSAGE_BYTES = 1_048_576
+
+RUMQTTD = """\
+id = 0
+[router]
+id = 0
+max_connections = 100
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+[v5.1]
+name = "v5"
+listen = "127.0.0.1:{port}"
+next_connection_delay_ms = 1
+[v5.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = {largest}
+max_inflight_count = 100
+dynamic_filters = true
+"""
+
+MOSQUITTO = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+set_tcp_nodelay true
+persistence true
+persistence_location {folder}/
+autosave_on_changes true
+autosave_interval 1
+max_queued_messages 0
+max_inflight_messages 100
+{extra}
+"""
+
+
+class Broker:
+    """A broker that can be started, stopped and killed on one port."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self._process = process
+        self.port = port
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        self._process.start()
+        give_up = time.monotonic() + READY_S
+        while not _listens(self.port):
+            if time.monotonic() > give_up or not self._process.running:
+                raise TimeoutError(f"the broker does not listen: {self._process.output()[-500:]}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """Kill it."""
+        self._process.kill()
+
+
+def embedded(folder: Path) -> Broker:
+    """Return the broker that comes in a wheel (iotcore, which is rumqttd). MQTT 5; it forgets all when it ends."""
+    port = free_port()
+    config = folder / "rumqttd.toml"
+    config.write_text(RUMQTTD.format(port=port, largest=MESSAGE_BYTES))
+    command = [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "ERROR"]
+    return Broker(Process(command, folder / "broker.log"), port)
+
+
+def mosquitto(folder: Path, extra: str = "") -> Broker:
+    """Return Debian's mosquitto, set to keep sessions on disk at once. ``extra`` are lines of its configuration."""
+    port = free_port()
+    config = folder / "mosquitto.conf"
+    config.write_text(MOSQUITTO.format(port=port, folder=folder, extra=extra))
+    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if program is None:
+        raise FileNotFoundError("mosquitto is not installed: sudo apt-get install mosquitto")
+    return Broker(Process([program, "-c", str(config)], folder / "broker.log"), port)
+
+
+def free_port() -> int:
+    """Return a TCP port of loopback that is free now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0

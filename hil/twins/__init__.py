@@ -1,0 +1,1 @@
+"""Emulated devices, one module a driver, each from the datasheet alone."""
