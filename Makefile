@@ -14,7 +14,7 @@ help:  ## list the targets
 
 $(READY): pyproject.toml requirements.lock
 	@.ci/need-python $(PYTHON)
-	$(PYTHON) -m venv --clear $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

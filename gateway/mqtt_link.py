@@ -143,7 +143,7 @@ class Link(aiomqtt.Client):
             keepalive=KEEPALIVE_S,
             will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain),
             clean_session=None if version == Version.V5 else True,
-            clean_start=True,
+            clean_start=True if version == Version.V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             logger=_quiet,
         )

@@ -78,6 +78,7 @@ class Pole:
         self._ports: dict[str, str] = {}
         self._lines: dict[str, Rs485 | Uart] = {}
         self._bus = PrivateBus(folder)
+        self._powered = True
         self.stations: list[Station] = []
         self.env: dict[str, str] = {}
 
@@ -132,6 +133,11 @@ class Pole:
         assert isinstance(cabinet, Rs485)  # noqa: S101  # made so below
         slave = cabinet.slaves[SILENT_UNIT]
         slave.alive = not slave.alive
+
+    def switch_bluetooth(self) -> None:
+        """Switch the Bluetooth adapter off, or on again."""
+        self._powered = not self._powered
+        self.bluez.power(on=self._powered)
 
     def _wire(self, name: str) -> Wire:
         link = self._folder / "serial" / "by-id" / f"usb-HIL_{name}-if00-port0"
