@@ -11,6 +11,9 @@ What a reader of adverts meets here, in BlueZ as in this:
   each advert that brings some, and so count as changed each time.
 * When discovery ends, ``RSSI`` and ``TxPower`` lose their values. bleak takes that change for an advert, of -127 dBm.
 * Every device is temporary: it goes 30 s after it was last heard.
+
+Not compared with a real bluetoothd yet: that passive scans are so quiet and outlive a power cycle, and that power-off
+takes RSSI away as StopDiscovery does.
 """
 
 import asyncio
