@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak fuzz lock clean debian-demo debian-test
+.PHONY: help venv demo test lint bench soak fuzz lock clean debian-demo debian-test
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,6 +18,8 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+venv: $(READY)  ## set up .venv with the command in .venv/bin/polegate
 
 debian-demo:
 	@.ci/need-debian dbus-daemon:dbus-daemon setpriv:util-linux
@@ -47,6 +49,9 @@ bench: .bench/pole/.ready debian-test  ## measure for some eight minutes; prints
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w .bench/wheel .
 	.bench/pole/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .bench/wheel/*.whl
 	$(BIN)/python -m hil.bench --polegate .bench/pole/bin/polegate $(SCENARIO)
+
+soak: $(READY) debian-test  ## the long proofs: some minutes
+	$(BIN)/pytest -m soak --timeout 1200
 
 lock:  ## resolve the dependencies anew and pin them with hashes
 	$(PYTHON) -m venv $(VENV)-lock

@@ -54,7 +54,7 @@ MBAP = struct.Struct(">HHHB")  # transaction, protocol, length of what follows, 
 class Register(BaseModel):
     """One ``[[register]]`` of a profile: where a channel lies and how to read it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     channel: Name
     address: int = Field(ge=0, le=0xFFFF, description="As it is sent: the first register is 0.")
@@ -62,8 +62,8 @@ class Register(BaseModel):
     unit: str
     title: str
     lwm2m: str | None = None
-    scale: float = Field(1, description="The value is raw x scale + offset.")
-    offset: float = 0
+    scale: float = Field(1.0, description="The value is raw x scale + offset.")
+    offset: float = 0.0
     invalid: Annotated[tuple[int, ...], Field(strict=False)] = Field(
         (), description="Raw values (unsigned) with which the device says that it has no reading."
     )
@@ -94,8 +94,8 @@ class Register(BaseModel):
             return float(f"{number * self.scale + self.offset:.7g}")  # what a single can tell apart
         if self.type.startswith("int"):
             raw = int.from_bytes(words, "big", signed=True)
-        if isinstance(self.scale, int) and isinstance(self.offset, int):
-            return raw * self.scale + self.offset
+        if self.scale.is_integer() and self.offset.is_integer():
+            return raw * int(self.scale) + int(self.offset)  # stays whole, and exact in 64 bits
         return round(raw * self.scale + self.offset, max(places(self.scale), places(self.offset)))
 
 

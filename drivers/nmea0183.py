@@ -7,8 +7,8 @@ talker id is welcome (GP, GL, GN, GB, II, WI, ...). What is read:
 GGA    fix quality, satellites, HDOP; position and altitude while there is a fix
 RMC    position, speed, course, while the status is A
 GLL    position, while the status is A
-MWV    wind direction and speed, while the status is A
-XDR    transducers, each as a channel of its name in small letters
+MWV    wind direction and speed, relative (R) or true (T), while the status is A
+XDR    transducers, each as a channel of its name and its unit in small letters
 =====  =====================================================================
 
 All other sentences, the makers' own included, are sound and give nothing. A field that is empty is no reading.
@@ -34,10 +34,17 @@ TRANSDUCERS = {  # XDR type and unit to SenML unit and factor
     ("H", "P"): ("%RH", 1),
     ("P", "P"): ("Pa", 1),
     ("P", "B"): ("Pa", 100_000),
+    ("P", "H"): ("Pa", 100),
     ("U", "V"): ("V", 1),
     ("I", "A"): ("A", 1),
 }
+KINDS = {"A": "angle", "C": "temperature", "H": "humidity", "I": "current", "P": "pressure", "U": "voltage"}
+SUFFIXES = {unit: unit.replace("%", "").lower() for unit, _ in TRANSDUCERS.values()}
+LONGEST_ID = 48  # a channel's name has 63 characters at the most
 CHECKSUM_DIGITS = 2
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII)
+LARGEST = 1e12  # nothing that is measured here is more
+HEMISPHERES = {"N": (1, 90), "S": (-1, 90), "E": (1, 180), "W": (-1, 180)}  # sign, most degrees
 
 
 class Nmea0183(Streamed):
@@ -56,8 +63,10 @@ class Nmea0183(Streamed):
         "fix_quality": Channel("GGA fix quality: 0 none, 1 GNSS, 2 differential, 4 RTK, 8 simulated"),
         "satellites": Channel("satellites in use", "count"),
         "hdop": Channel("horizontal dilution of precision", "/"),
-        "wind_direction": Channel("wind direction", "deg", "3449/5705"),
+        "wind_direction": Channel("wind direction, from the sensor's zero", "deg", "3449/5705"),
         "wind_speed": Channel("wind speed", "m/s", "3449/5700"),
+        "true_wind_direction": Channel("wind direction, from true north", "deg"),
+        "true_wind_speed": Channel("wind speed over ground", "m/s"),
     }
     RECORDED = True
     LONGEST = 1024  # the standard says 82; makers' own sentences are longer
@@ -69,11 +78,7 @@ class Nmea0183(Streamed):
 
     def channel(self, name: str) -> Channel:
         """Describe a channel; what is not one of ours came from a transducer, whose unit its name ends with."""
-        if name in self.CHANNELS:
-            return self.CHANNELS[name]
-        _, _, kind = name.rpartition("_")
-        unit = next((unit for (_, _), (unit, _) in TRANSDUCERS.items() if _suffix(unit) == kind), "")
-        return Channel(f"transducer {name}", unit)
+        return self.CHANNELS.get(name) or Channel(f"transducer {name}", _unit_of(name))
 
     def seek(self, buffer: bytes) -> Span | None:
         """Find a line that begins with ``$`` or ``!``."""
@@ -84,6 +89,8 @@ class Nmea0183(Streamed):
     def decode(self, frame: bytes) -> Values:
         """Read one sentence; a sound one that has nothing for us gives no values."""
         text = check(frame)
+        if text[1:2] in {"P", "p"}:  # a maker's own; pynmea2 stumbles over a short one
+            return {}
         try:
             sentence = pynmea2.parse(text)
         except pynmea2.ParseError:  # sound, but of a type pynmea2 does not know
@@ -97,10 +104,6 @@ class Nmea0183(Streamed):
             raise BadFrame(f"a field of {sentence.sentence_type} cannot be read: {error}") from error
 
 
-def _suffix(unit: str) -> str:
-    return unit.replace("%", "").replace("/", "").lower()
-
-
 def check(frame: bytes) -> str:
     """Return the sentence without line end, if its checksum is right. Raises BadFrame."""
     try:
@@ -110,6 +113,8 @@ def check(frame: bytes) -> str:
     body, star, said = text[1:].partition("*")
     if text[:1] not in {"$", "!"} or not star:
         raise BadFrame("a sentence begins with $ and ends with * and its checksum")
+    if "$" in body or "!" in body:  # of such pairs one in 256 has a right checksum
+        raise BadFrame("a sentence without its end, and the next one behind it")
     right = functools.reduce(operator.xor, body.encode(), 0)
     if len(said) != CHECKSUM_DIGITS or said.upper() != f"{right:02X}":
         raise BadFrame(f"checksum is {said}, the characters give {right:02X}")
@@ -121,17 +126,29 @@ def _number(field: object, factor: float = 1) -> float | None:
     text = str(field or "") if field != 0 else "0"
     if not text:
         return None
+    number = _measured(text)
     if factor != 1:
-        return round(float(text) * factor, 4)
-    return int(text) if text.lstrip("-").isdecimal() else float(text)
+        return round(number * factor, 4)
+    return int(text) if text.lstrip("-").isdecimal() else number
+
+
+def _measured(text: str) -> float:
+    """Convert what is written as a number; float() takes nan, inf and 1_000 for one as well. Raises ValueError."""
+    if not NUMBER.fullmatch(text) or abs(float(text)) > LARGEST:
+        raise ValueError(f'"{text}" is not a number')
+    return float(text)
 
 
 def _degrees(field: str, hemisphere: str) -> float | None:
     """Convert ``dddmm.mmmm`` to degrees; 9 decimals are 0.1 mm."""
     if not field or not hemisphere:
         return None
-    whole, minutes = divmod(float(field), 100)
-    return round((whole + minutes / 60) * (-1 if hemisphere in "SW" else 1), 9)
+    sign, most = HEMISPHERES[hemisphere]
+    whole, minutes = divmod(_measured(field), 100)
+    degrees = whole + minutes / 60
+    if not 0 <= degrees <= most:
+        raise ValueError(f"{field},{hemisphere} is not on Earth")
+    return round(sign * degrees, 9)
 
 
 def _position(sentence: pynmea2.TalkerSentence) -> dict[str, Value]:
@@ -170,9 +187,10 @@ def _gll(sentence: pynmea2.TalkerSentence) -> dict[str, Value]:
 
 def _mwv(sentence: pynmea2.TalkerSentence) -> dict[str, Value]:
     _valid(sentence.status)
+    prefix = {"R": "", "T": "true_"}[sentence.reference]
     return {
-        "wind_direction": _number(sentence.wind_angle),
-        "wind_speed": _number(sentence.wind_speed, SPEED[sentence.wind_speed_units]),
+        f"{prefix}wind_direction": _number(sentence.wind_angle),
+        f"{prefix}wind_speed": _number(sentence.wind_speed, SPEED[sentence.wind_speed_units]),
     }
 
 
@@ -181,9 +199,25 @@ def _xdr(sentence: pynmea2.TalkerSentence) -> dict[str, Value]:
     for index in range(sentence.num_transducers):
         transducer = sentence.get_transducer(index)
         unit, factor = TRANSDUCERS.get((transducer.type, transducer.units), ("", 1))
-        name = "_".join(filter(None, (re.sub(r"[^a-z0-9-]+", "_", transducer.id.lower()), _suffix(unit))))
-        values[name or f"transducer_{index}"] = _number(transducer.value, factor)
+        plain = re.sub(r"[^a-z0-9-]+", "_", transducer.id.lower()).strip("_-")[:LONGEST_ID]
+        if not plain[:1].isalpha():  # a number says too little: WXT calls all of its transducers 0
+            plain = "_".join(filter(None, (KINDS.get(transducer.type, "transducer"), plain)))
+        name = _name(plain, unit)
+        values[name if name not in values else _name(f"{plain}_{index}", unit)] = _number(transducer.value, factor)
     return values
+
+
+def _name(plain: str, unit: str) -> str:
+    """Name the channel of a transducer; what has no unit must not look like what has one."""
+    if unit:
+        return f"{plain}_{SUFFIXES[unit]}"
+    return f"{plain}_raw" if plain in Nmea0183.CHANNELS or _unit_of(plain) else plain
+
+
+def _unit_of(name: str) -> str:
+    """Return the unit that the name of a transducer's channel ends with."""
+    head, _, last = name.rpartition("_")
+    return next((unit for unit, suffix in SUFFIXES.items() if head and suffix == last), "")
 
 
 READERS = {"GGA": _gga, "RMC": _rmc, "GLL": _gll, "MWV": _mwv, "XDR": _xdr}

@@ -5,7 +5,7 @@ It sends a frame of 32 bytes about once a second by itself (active mode, how it 
     42 4d | length 00 1c | 13 words, big-endian | sum of all before, one word
 
 Words 1-3 are for factory air (CF=1) and are not reported; 4-6 are ug/m3 in the atmosphere; 7-12 count particles
-larger than 0.3 ... 10 um in 0.1 L; word 13 is version and error code.
+larger than 0.3 ... 10 um in 0.1 L, so none can be more than the one before; word 13 is version and error code.
 
 Source: Plantower, "Digital universal particle concentration sensor PMS5003 series data manual" V2.3, appendix I.
 """
@@ -56,5 +56,13 @@ class Pms5003(Streamed):
             raise BadFrame(f"checksum is {checksum:04x}, the bytes give {sum(frame[:-2]):04x}")
         if not any(words):
             raise NotReady("all words are zero: the sensor is warming up")
-        counts = (count / PER_CM3 for count in words[6:12])
-        return dict(zip(PM, words[3:6], strict=True)) | dict(zip(COUNTS, counts, strict=True))
+        if error := words[12] & 0xFF:
+            raise NotReady(f"the sensor reports error {error:02x}", hint="Replace it if that stays after a restart.")
+        counts = words[6:12]
+        if counts != sorted(counts, reverse=True):
+            raise BadFrame("it counts more large particles than small ones", hint=NO_PMS5003)
+        per_cm3 = (count / PER_CM3 for count in counts)
+        return dict(zip(PM, words[3:6], strict=True)) | dict(zip(COUNTS, per_cm3, strict=True))
+
+
+NO_PMS5003 = "A PMS5003T looks the same and sends temperature and humidity in the place of the two largest sizes."

@@ -86,7 +86,8 @@ class Ruuvi(Advertised):
             raise BadFrame(f"data format {kind:02x} is not one of {known}", hint=NEWER)
         sizes, read = FORMATS[kind]
         if len(frame) not in sizes:
-            raise BadFrame(f"data format {kind:02x} has {sizes[-1]} bytes, this has {len(frame)}")
+            least = f"{sizes[0]} to " if len(sizes) > 1 else ""
+            raise BadFrame(f"data format {kind:02x} has {least}{sizes[-1]} bytes, this has {len(frame)}")
         return read(frame)
 
 

@@ -12,18 +12,21 @@ which is the sign to start it again. A read between two samples (one a second) i
 Source: Sensirion, "Datasheet SPS30" version 1.0 (2020), sections 4 (timing) and 5 (UART interface).
 """
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from drivers.contract import Asked, BadFrame, Channel, LineSettings, NotReady, Port, Span, Values
+from drivers.contract import Asked, BadFrame, Channel, LineSettings, NotReady, Port, Seek, Span, Values
 from drivers.decimals import float32
 from drivers.quantities import PM1, PM2_5, PM4, PM10, up_to
 
 EDGE, ESCAPE, FLIP = 0x7E, 0x7D, 0x20
 START, READ = 0x00, 0x03
 START_FLOATS = bytes([0x01, 0x03])
+ERROR, FAULT = 0x7F, 0x80  # of the state: a command was not done; the device status register has an error flag
 NOT_MEASURING = 0x43
+CLEAN = "Look whether something blocks its inlet or fan; if it stays so after a restart, replace the sensor."
 FLOATS = 10
 LONGEST_REPLY = 2 * (5 + 4 * FLOATS) + 2  # every byte stuffed, and the edges
 STATES = {
@@ -66,28 +69,36 @@ class Sps30(Asked):
 
     async def poll(self, port: Port) -> Values:
         """Read the last sample; start the sensor first where it does not measure."""
-        reply = await port.ask(request(READ), between_edges, size=LONGEST_REPLY)
-        command, state, _ = unpack(reply)
-        if (command, state & 0x7F) == (READ, NOT_MEASURING):
-            unpack(await port.ask(request(START, START_FLOATS), between_edges, size=LONGEST_REPLY))
+        reply = await port.ask(request(READ), seek_answer(READ), size=LONGEST_REPLY)
+        _, state, _ = unpack(reply)
+        if state & ERROR == NOT_MEASURING:
+            started = await port.ask(request(START, START_FLOATS), seek_answer(START), size=LONGEST_REPLY)
+            _must_be_done(unpack(started)[1])
             await port.wait(self.warm_up)
-            reply = await port.ask(request(READ), between_edges, size=LONGEST_REPLY)
+            reply = await port.ask(request(READ), seek_answer(READ), size=LONGEST_REPLY)
         return self.decode(reply)
 
     def decode(self, frame: bytes) -> Values:
         """Read the answer to "read measured values", edges included: ug/m3, particles per cm3, um."""
         command, state, data = unpack(frame)
-        if state & 0x7F:
-            raise BadFrame(f"the sensor refuses: {STATES.get(state & 0x7F, f'state {state:02x}')}")
+        _must_be_done(state)
         if command != READ:
             raise BadFrame(f"an answer to command {command:02x}, not to a read (03)")
         if not data:
             raise NotReady("no new sample since the last read")
         if len(data) != 4 * FLOATS:
             raise BadFrame(f"a sample has {4 * FLOATS} bytes, this has {len(data)}")
+        if state & FAULT:
+            raise NotReady("the sensor reports a fault of its fan or laser", hint=CLEAN)
         if not any(data):
             raise NotReady("all values are zero: the sensor is warming up")
         return {name: float32(data[4 * i : 4 * i + 4]) for i, name in enumerate(self.CHANNELS)}
+
+
+def _must_be_done(state: int) -> None:
+    """Raise BadFrame where the sensor did not do what it was told."""
+    if error := state & ERROR:
+        raise BadFrame(f"the sensor refuses: {STATES.get(error, f'state {error:02x}')}")
 
 
 def request(command: int, data: bytes = b"") -> bytes:
@@ -98,17 +109,28 @@ def request(command: int, data: bytes = b"") -> bytes:
     return bytes([EDGE]) + stuffed + bytes([EDGE])
 
 
-def between_edges(buffer: bytes) -> Span | None:
-    """Find the first run of bytes between two edges; two edges in a row are the end of one and the start of one."""
+def seek_answer(command: int) -> Seek:
+    """Look for a sound answer to a command, between any two edges that follow each other."""
+
+    def seek(buffer: bytes) -> Span | None:
+        return next((span for span in between_edges(buffer) if _answers(command, buffer[slice(*span)])), None)
+
+    return seek
+
+
+def _answers(command: int, frame: bytes) -> bool:
+    try:
+        return unpack(frame)[0] == command
+    except BadFrame:
+        return False
+
+
+def between_edges(buffer: bytes) -> Iterator[Span]:
+    """Find all runs of bytes between two edges; an edge may be the end of one and the start of the next."""
     start = buffer.find(EDGE)
-    while start >= 0:
-        end = buffer.find(EDGE, start + 1)
-        if end < 0:
-            return None
-        if end > start + 1:
-            return start, end + 1
+    while (end := buffer.find(EDGE, start + 1)) > start >= 0:
+        yield start, end + 1
         start = end
-    return None
 
 
 def unpack(frame: bytes) -> tuple[int, int, bytes]:

@@ -2,7 +2,8 @@
 
 A symbol is a SenML unit wherever SenML has one: RFC 8428 section 12.1 (primary) and RFC 8798 section 3
 (secondary, allowed in packs of version 26, RFC 9100). Where it has none, the symbol is the UCUM code, and packs
-carry the number without a unit; the catalogue has the UCUM code of all of them (https://ucum.org).
+carry the number without a unit; the catalogue has the UCUM code of all of them (https://ucum.org). What UCUM has no
+code for is an annotation in braces.
 """
 
 import difflib
@@ -92,7 +93,7 @@ UNITS: dict[str, Unit] = {
     "MB/s": Unit("MBy/s", secondary=True),
     "mV": Unit("mV", secondary=True),
     "mA": Unit("mA", secondary=True),
-    "dBm": Unit("dB[mW]", secondary=True),
+    "dBm": Unit("{dBm}", secondary=True),
     "ug/m3": Unit("ug/m3", secondary=True),
     "mm/h": Unit("mm/h", secondary=True),
     "m/h": Unit("m/h", secondary=True),
@@ -135,6 +136,6 @@ OTHER_NAMES = {
 def suggestion(symbol: str) -> str:
     """Return a hint to the unit that is meant: ``; did you mean "Cel"?``."""
     close = [OTHER_NAMES[symbol.lower()]] if symbol.lower() in OTHER_NAMES else []
+    close += [known for known in UNITS if known.lower() == symbol.lower()]  # "pa" is nearer to Pa than to pH
     close += difflib.get_close_matches(symbol, UNITS, n=1, cutoff=0.5)
-    close += [known for known in UNITS if known.lower() == symbol.lower()]
     return f'; did you mean "{close[0]}"?' if close else "; RFC 8428 and RFC 8798 list them"
