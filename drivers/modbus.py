@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from drivers.contract import Asked, BadFrame, Channel, LineSettings, Name, NotReady, Port, Seek, Span, Value, Values
@@ -48,6 +48,9 @@ EXCEPTIONS = {
     11: "gateway target does not respond",
 }
 BUSY = (5, 6)
+TRANSACTIONS = itertools.cycle(range(1, 0x10000))
+"""One count for all devices: two of them may ask the same unit over one connection."""
+
 MBAP = struct.Struct(">HHHB")  # transaction, protocol, length of what follows, unit
 
 
@@ -189,8 +192,6 @@ class Modbus(Asked):
         None, description='How requests are framed; "rtu" on a serial line, "tcp" over TCP unless it says otherwise.'
     )
 
-    _transactions: Iterator[int] = PrivateAttr(default_factory=lambda: itertools.cycle(range(1, 0x10000)))
-
     @property
     def home(self) -> str:
         """The dataset of the section, else of the profile."""
@@ -230,7 +231,7 @@ class Modbus(Asked):
         return (await port.ask(frame, seek_rtu(self.unit, request), size=size + 3))[1:-2]
 
     async def _exchange_tcp(self, port: Port, request: bytes, size: int) -> bytes:
-        transaction = next(self._transactions)
+        transaction = next(TRANSACTIONS)
         frame = MBAP.pack(transaction, 0, 1 + len(request), self.unit) + request
         seek = seek_tcp(transaction, self.unit, request)
         return (await port.ask(frame, seek, size=size + MBAP.size, tagged=True))[MBAP.size :]

@@ -12,7 +12,7 @@ EX_USAGE = 64  # sysexits.h
 def main() -> None:
     """Run the command line; what is wrong with it ends with exit code 64."""
     try:
-        sys.exit(polegate(standalone_mode=False))
+        sys.exit(polegate(prog_name="polegate", standalone_mode=False))
     except click.UsageError as error:
         error.show()
         sys.exit(EX_USAGE)

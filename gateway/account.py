@@ -19,6 +19,13 @@ LOG_PAUSE_NS = 60_000_000_000  # a device that flaps is told once a minute, not 
 log = structlog.get_logger()
 
 
+class DriverBug(DeviceError):
+    """The driver raised what no driver may raise."""
+
+    word = "bug"
+    hint = "Report it, with the traceback in the log."
+
+
 class Account:
     """The account of one device, kept by the job that reads it."""
 
@@ -47,8 +54,8 @@ class Account:
         self._keep = keep
         self._known: set[str] = set()
         self._without: set[str] = set()
-        self._lapse = ""
-        self._logged_at = -LOG_PAUSE_NS
+        self._told = False
+        self._logged_at: dict[str, int] = {}
 
     def took(self, values: Values) -> None:
         """Take one look at the device that gave values."""
@@ -58,7 +65,7 @@ class Account:
         self._health.good += 1
         self._health.last_good = at
         kept: dict[str, int | float | bool | str | Quality] = {}
-        if self._lapse:
+        if self._health.lapse:
             self._recover(kept)
         for name, value in values.items():
             self._judge(name, value, kept)
@@ -71,22 +78,29 @@ class Account:
     def lost(self, error: DeviceError) -> None:
         """Take a look that was lost and leaves the device without a reading."""
         self.count(error.word)
-        self._lapsed(error.word, f"{error}. {error.hint}")
-        self._log(str(error), error.hint)
+        self._health.trouble = f"{error}. {error.hint}"
+        if error.word != self._health.lapse:
+            self._health.lapse = error.word
+            self._hand_over(self._now(), {QUALITY: Quality(REJECTED, error.word)})
+        if self._may_log(error.word):
+            log.warning(str(error), device=self._driver.id, hint=error.hint)
 
-    def bug(self, error: Exception) -> None:
-        """Take a look that was lost to a fault of the driver; the traceback goes to the log."""
-        self.count("bug")
-        self._lapsed("bug", f"the driver {self._driver.driver} failed: {error!r}. Report it with the log.")
-        log.error("the driver failed", device=self._driver.id, driver=self._driver.driver, exc_info=error)
+    def bug(self, error: Exception) -> DriverBug:
+        """Log a fault of the driver with its traceback, and return the loss that it is."""
+        loss = DriverBug(f"the driver {self._driver.driver} failed: {error!r}")
+        if self._may_log(loss.word):
+            log.error(str(loss), device=self._driver.id, hint=loss.hint, exc_info=error)
+        return loss
 
     def count(self, word: str) -> None:
         """Count a frame that was lost among good ones, which says nothing of the device yet."""
         self._health.lost[word] += 1
 
     def _judge(self, name: str, value: Value, kept: dict[str, int | float | bool | str | Quality]) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
         self._health.latest[name] = value
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        if value is None:
             if name not in self._without:
                 self._without.add(name)
                 kept[f"{name}/{QUALITY}"] = Quality(REJECTED, "no-reading")
@@ -98,20 +112,19 @@ class Account:
 
     def _recover(self, kept: dict[str, int | float | bool | str | Quality]) -> None:
         kept[QUALITY] = Quality(ACCEPTED, "ok")
-        log.info("is back", device=self._driver.id, after=self._lapse)
-        self._lapse = self._health.trouble = ""
+        if self._told:
+            log.info("is back", device=self._driver.id, after=self._health.lapse)
+        self._told = False
+        self._health.lapse = self._health.trouble = ""
 
-    def _lapsed(self, word: str, trouble: str) -> None:
-        self._health.trouble = trouble
-        if word != self._lapse:
-            self._lapse = word
-            self._hand_over(self._now(), {QUALITY: Quality(REJECTED, word)})
-
-    def _log(self, what: str, hint: str) -> None:
+    def _may_log(self, word: str) -> bool:
+        """Tell whether to log a loss of this kind now: once a minute, not each time."""
         now = self._now()
-        if now - self._logged_at >= LOG_PAUSE_NS:
-            self._logged_at = now
-            log.warning(what, device=self._driver.id, hint=hint)
+        if now - self._logged_at.get(word, -LOG_PAUSE_NS) < LOG_PAUSE_NS:
+            return False
+        self._logged_at[word] = now
+        self._told = True
+        return True
 
     def _hand_over(self, at: int, values: dict[str, int | float | bool | str | Quality]) -> None:
         self._keep(Reading(self._driver.id, self._driver.home, at, values))

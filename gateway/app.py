@@ -137,7 +137,7 @@ class Pole:
         }
 
     def _what_matters(self) -> Hashable:
-        return self._buffer.depth.dropped, tuple(health.trouble for health in self._health.values())
+        return self._buffer.depth.dropped, tuple(health.lapse for health in self._health.values())
 
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
@@ -166,7 +166,7 @@ class Pole:
                 jobs.append(poll(device, port, account))
             elif isinstance(device, Streamed):
                 ear = Ear(device, account)
-                lines[device.port].stream(device.seek, device.LONGEST, ear.frame)
+                lines[device.port].stream(ear.seek, device.LONGEST, ear.frame)
                 jobs.append(ear.listen(lines[device.port].trouble))
             elif isinstance(device, Advertised):
                 heard.append((device.address, Ear(device, account)))

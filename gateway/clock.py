@@ -34,5 +34,5 @@ class Clock:
         return time.time_ns() - self.now()
 
     def synchronised(self) -> bool:
-        """Tell whether the kernel holds the time of day for right."""
-        return int(_adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))) != TIME_ERROR
+        """Tell whether the kernel holds the time of day for right; not where it may not be asked."""
+        return 0 <= int(_adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))) < TIME_ERROR

@@ -11,16 +11,20 @@ from drivers.contract import Driver
 GROUP = "polegate.drivers"
 
 
+@cache  # it reads a file of every package there is
+def _entries() -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group=GROUP)
+
+
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of all drivers."""
-    return tuple(sorted(importlib.metadata.entry_points(group=GROUP).names))
+    return tuple(sorted(_entries().names))
 
 
 def driver(name: str) -> type[Driver]:
     """Import a driver. Raises KeyError where there is none of that name."""
-    (entry,) = importlib.metadata.entry_points(group=GROUP, name=name) or [None]
-    if entry is None:
+    if name not in names():
         raise KeyError(name)
-    loaded: type[Driver] = entry.load()
+    loaded: type[Driver] = _entries()[name].load()
     return loaded

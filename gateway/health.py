@@ -16,12 +16,14 @@ class DeviceHealth:
         good: looks that gave values.
         lost: looks that gave none, by the word of the error.
         last_good: when the last good one was, nanoseconds of CLOCK_BOOTTIME; None: never.
-        trouble: what is wrong now, in words; "" when nothing is.
+        lapse: word of the error that keeps it from giving values; "" while it gives them.
+        trouble: the same in words, with what to do.
         latest: last value of each channel, for people at the pole.
     """
 
     good: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     last_good: int | None = None
+    lapse: str = ""
     trouble: str = ""
     latest: dict[str, Any] = field(default_factory=dict)

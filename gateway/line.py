@@ -8,7 +8,8 @@ One line, many devices. The rules, each paid for by somebody's wrong data:
 * After a time-out, or when the asker gave up, *that device* is left alone for ``LATE_S``: a late answer to the
   old request could pass for the answer to the new one. The others go on. Where requests are numbered (``tagged``)
   this is not needed.
-* A port that goes away fails the asker at once. It is opened again as soon as it is there.
+* A port that goes away fails the asker at once. It is opened again as soon as it is there. A TCP connection on which
+  nothing is answered counts as gone.
 
 Asking needs no buffer of its own to survive a cancelled asker: bytes that come late are thrown away before the
 next request.
@@ -25,6 +26,8 @@ from drivers.contract import BadFrame, DeviceError, NoReply, PortGone, Seek
 LATE_S = 1.0
 BABBLE_S = 1.0
 REOPEN_S = 1.0
+LOG_PAUSE_S = 60.0  # a port that comes and goes is told once a minute
+MUTE_S, MOST_UNANSWERED = 30.0, 5  # a TCP connection on which so many questions got no byte for so long is gone
 MOST_HELD = 65_536  # bytes that may come while one answer is awaited
 SHOWN = 32  # bytes of an answer that is none, for the log
 
@@ -82,6 +85,10 @@ class Line:
         self._take: Callable[[], None] | None = None
         self._noise = 0
         self._held: dict[str, float] = {}
+        self._unanswered = 0
+        self._came_at = 0.0
+        self._log_says: str | None = None
+        self._gone_told_at = -LOG_PAUSE_S
 
     @property
     def transport(self) -> Literal["serial", "tcp"]:
@@ -93,9 +100,12 @@ class Line:
         try:
             while True:
                 await self._open()
+                opened_at = self._loop.time()
                 while self._gone is None:
                     self._changed.clear()
                     await self._changed.wait()
+                # A port that opens and is lost at once (a device that takes one connection only) is not hammered.
+                await asyncio.sleep(max(0.0, opened_at + REOPEN_S - self._loop.time()))
         finally:
             self._wire.close()
 
@@ -116,7 +126,7 @@ class Line:
         self._take = lambda: self._cut(seek, longest, take)
 
     def trouble(self) -> DeviceError | None:
-        """Tell why nothing is heard: the port is gone, or what came since the last call holds no frame."""
+        """Tell why nothing is heard: the port is gone, or what came since the last frame or call holds none."""
         if self._gone is not None:
             return self._gone
         noise, self._noise = self._noise, 0
@@ -133,8 +143,8 @@ class Line:
             tagged: a late answer cannot pass for one to the next request.
         """
         await self._tried.wait()  # at the start all ask before the port had its chance
-        await asyncio.sleep(max(0.0, self._held.get(place, 0.0) - self._loop.time()))
-        async with self._turn:
+        await self._take_turn(place)
+        try:
             await self._silence()
             self._buffer.clear()
             self._tap(">", request)
@@ -145,64 +155,100 @@ class Line:
                 answer = await self._answer(seek, self._quiet_from + within)
                 answered = True
             finally:
+                self._unanswered += not answered
                 if not (answered or tagged):
                     self._held[place] = self._loop.time() + LATE_S
             return answer
+        finally:
+            self._turn.release()
+            self._connect_anew_if_mute()
 
     def seconds_for(self, characters: int) -> float:
         """Return how long that many characters take on the wire."""
         return characters * self._wire.character_s
 
     async def _open(self) -> None:
-        told = False
         while True:
             try:
                 await self._wire.open(self._on_data, self._on_lost)
             except PortGone as error:
                 self._gone = error
-                if not told:
-                    log.warning(str(error), port=self._name, hint=error.hint)
-                    told = True
+                self._tell_gone(error)
                 self._tried.set()
                 await asyncio.sleep(REOPEN_S)
             else:
-                log.info("port is open", port=self._name)
+                self._tell_open()
                 self._gone = None
+                self._quiet_from = self._came_at = self._loop.time()  # what was on it before, nobody heard
                 self._changed.set()
                 self._tried.set()
                 return
 
     def _on_data(self, data: bytes) -> None:
         self._tap("<", data)
-        self._quiet_from = self._loop.time()
+        self._unanswered = 0
+        self._quiet_from = self._came_at = self._loop.time()
         if self._take is not None:
             self._buffer += data
             self._take()
         elif self._turn.locked():
-            self._buffer += data[-MOST_HELD:]
+            self._buffer += data
+            del self._buffer[:-MOST_HELD]
             self._came.set()
 
     def _on_lost(self, error: PortGone) -> None:
-        log.warning(str(error), port=self._name, hint=error.hint)
+        self._tell_gone(error)
         self._gone = error
         self._buffer.clear()
         self._changed.set()
         self._came.set()
 
+    def _tell_gone(self, error: PortGone) -> None:
+        now = self._loop.time()
+        if str(error) != self._log_says and now - self._gone_told_at >= LOG_PAUSE_S:
+            self._log_says, self._gone_told_at = str(error), now
+            log.warning(str(error), port=self._name, hint=error.hint)
+
+    def _tell_open(self) -> None:
+        if self._log_says != "":
+            self._log_says = ""
+            log.info("port is open", port=self._name)
+
+    def _connect_anew_if_mute(self) -> None:
+        """End a connection on which nothing is answered: the far end may have forgotten it without a word."""
+        mute_s = self._loop.time() - self._came_at
+        if self._wire.transport == "tcp" and self._unanswered >= MOST_UNANSWERED and mute_s >= MUTE_S:
+            self._unanswered = 0
+            self._wire.close()
+            self._on_lost(PortGone(f"no byte came for {mute_s:.0f} s, whatever was asked; connecting anew"))
+
     def _must_be_open(self) -> None:
         if self._gone is not None:
             raise PortGone(str(self._gone), hint=self._gone.hint)
 
+    async def _take_turn(self, place: str) -> None:
+        """Wait until it is this device's turn, and it is not left alone; that may begin while it waits."""
+        while True:
+            until = self._held.get(place, 0.0)
+            await asyncio.sleep(max(0.0, until - self._loop.time()))
+            await self._turn.acquire()
+            if self._held.get(place, 0.0) == until:
+                return
+            self._turn.release()
+
     async def _silence(self) -> None:
-        """Wait until the line was silent long enough to speak."""
+        """Wait until the line was silent long enough to speak. Raises PortGone, BadFrame."""
+        self._must_be_open()
         gives_up = self._loop.time() + BABBLE_S
-        while (pause := self._quiet_from + self._wire.silence_s - self._loop.time()) > 0:
+        heard = -1.0
+        while heard != self._quiet_from:
             if self._loop.time() > gives_up:
                 raise BadFrame(
                     f"the line was not silent for {self._wire.silence_s * 1000:.1f} ms in {BABBLE_S:.0f} s",
                     hint="Something talks all the time: another master, a wrong baud rate, or A and B swapped.",
                 )
-            await asyncio.sleep(pause)
+            heard = self._quiet_from
+            await asyncio.sleep(max(0.0, heard + self._wire.silence_s - self._loop.time()))
         self._must_be_open()
 
     async def _answer(self, seek: Seek, deadline: float) -> bytes:
@@ -224,7 +270,7 @@ class Line:
         while span := seek(bytes(self._buffer)):
             start, end = span
             sound = take(bytes(self._buffer[start:end]))
-            self._noise += start if sound else start + 1
+            self._noise = 0 if sound else self._noise + start + 1
             del self._buffer[: end if sound else start + 1]
         if (excess := len(self._buffer) - longest) > 0:
             self._noise += excess

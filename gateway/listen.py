@@ -11,7 +11,18 @@ slot. A talker that sends its channels in different sentences keeps all of them 
 import asyncio
 from collections.abc import Callable
 
-from drivers.contract import Advert, Advertised, BadFrame, DeviceError, NoReply, NotReady, Streamed, Values
+from drivers.contract import (
+    Advert,
+    Advertised,
+    BadFrame,
+    DeviceError,
+    NoReply,
+    NotReady,
+    PortGone,
+    Span,
+    Streamed,
+    Values,
+)
 from gateway.account import Account
 
 
@@ -26,16 +37,24 @@ class Ear:
         self._heard_at = self._loop.time()
         self._loss: DeviceError | None = None
 
+    def seek(self, buffer: bytes) -> Span | None:
+        """Find the first frame of a device that streams."""
+        assert isinstance(self._device, Streamed)  # noqa: S101  # who wired it knows
+        try:
+            return self._device.seek(buffer)
+        except Exception as error:  # noqa: BLE001  # anybody's driver: its fault must not end the others
+            self._lose(self._account.bug(error))
+            return None
+
     def frame(self, frame: bytes) -> bool:
         """Take one frame; tell whether it was a whole one."""
         try:
             values = self._device.decode(frame)
         except (BadFrame, NotReady) as loss:
-            self._loss = loss
-            self._account.count(loss.word)
+            self._lose(loss)
             return isinstance(loss, NotReady)
         except Exception as error:  # noqa: BLE001  # anybody's driver: its fault must not end the others
-            self._account.bug(error)
+            self._lose(self._account.bug(error))
             return False
         if values:
             self._heard_at = self._loop.time()
@@ -46,7 +65,12 @@ class Ear:
     def advert(self, advert: Advert) -> None:
         """Take one advertisement of a device that sends them."""
         assert isinstance(self._device, Advertised)  # noqa: S101  # who wired it knows
-        if (payload := self._device.payload(advert)) is not None:
+        try:
+            payload = self._device.payload(advert)
+        except Exception as error:  # noqa: BLE001  # anybody's driver: its fault must not end the others
+            self._lose(self._account.bug(error))
+            return
+        if payload is not None:
             self.frame(payload)
 
     async def listen(self, trouble: Callable[[], DeviceError | None]) -> None:
@@ -56,14 +80,26 @@ class Ear:
             trouble: tells what is wrong with the port or the radio; None: nothing that it knows of.
         """
         silent_after = self._device.SILENT_AFTER_S
+        hindered = False
         while True:
             await asyncio.sleep(max(self._heard_at + silent_after - self._loop.time(), silent_after / 10))
             if self._loop.time() - self._heard_at >= silent_after:
-                nothing = NoReply(f"nothing came for {silent_after:.0f} s")
-                self._account.lost(trouble() or self._loss or nothing)
+                wrong = trouble()
+                if isinstance(wrong, PortGone):
+                    self._account.lost(wrong)
+                elif said := self._loss or wrong:  # what the frames said tells more than that there was noise
+                    self._account.lost(said)
+                elif not hindered:  # else its port came back a moment ago: it gets its whole time
+                    self._account.lost(NoReply(f"nothing came for {silent_after:.0f} s"))
+                hindered = isinstance(wrong, PortGone)
                 self._loss = None
                 self._slots.clear()  # the first good frame after a silence is kept
                 self._heard_at = self._loop.time()
+
+    def _lose(self, loss: DeviceError) -> None:
+        """Note a loss among what may be good frames, which says nothing of the device yet."""
+        self._loss = loss
+        self._account.count(loss.word)
 
     def _thin(self, values: Values) -> Values:
         if self._device.every == 0:

@@ -9,8 +9,8 @@ def notify(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
             sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError:  # the manager is gone or does not read: its loss, not the pole's
-            return
+    except OSError:  # the manager is gone or does not read: its loss, not the pole's
+        return

@@ -1,8 +1,9 @@
 """A job: poll one device, at its interval, for ever.
 
 Polls lie on a grid from the first one on, so that a slow poll does not shift those after it. A device that gave no
-answer twice in a row is asked less often, up to once in a minute: it costs the others on its line one time-out a
-minute, not one a poll. A port that is not there costs nothing, so it is looked for at every poll.
+answer twice in a row is asked less often: polls are left out, for up to a minute in the end. So it costs the others on
+its line one time-out a minute, not one a poll, and it is heard within a minute of coming back. A port that is not
+there costs nothing, so it is looked for at every poll.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ async def poll(device: Asked, port: Port, account: Account) -> None:
             account.lost(error)
             failures = failures + 1 if isinstance(error, NoReply | BadFrame) else 0
         except Exception as error:  # noqa: BLE001  # anybody's driver: its fault must not end the others
-            account.bug(error)
+            account.lost(account.bug(error))
         due = next_poll(due, loop.time(), device.every, pause(failures))
         await asyncio.sleep(due - loop.time())
 
@@ -39,7 +40,7 @@ def pause(failures: int) -> float:
     return float(min(FIRST_PAUSE_S * 2 ** min(failures - PATIENCE, 10), LONGEST_PAUSE_S))
 
 
-def next_poll(due: float, now: float, every: float, at_least: float) -> float:
-    """Return the next instant of the grid that is not over and not sooner than ``at_least`` seconds from now."""
-    missed = max(0, int((now + at_least - due) // every))
-    return due + (missed + 1) * every
+def next_poll(due: float, now: float, every: float, leave_out: float) -> float:
+    """Return the next instant of the grid: past now, and past as many more as fit in ``leave_out`` seconds."""
+    missed = max(0, int((now - due) // every))
+    return due + max(missed + 1, int(leave_out // every)) * every

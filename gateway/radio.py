@@ -2,8 +2,10 @@
 
 bleak hears; this file notices when it does not. Measured with BlueZ 5.66: when the adapter is switched off and on, or
 bluetoothd dies and comes back, bleak's scanner stays deaf for ever, without an exception. So a small watcher on the
-same bus sees bluetoothd come and go, and the adapter change its power, and the scan is begun anew each time; and when
-nothing at all was heard for a while, too. A scan that begins anew and stays deaf gets the adapter power-cycled.
+same bus sees bluetoothd and the adapter come and go, and the adapter change its power, and the scan is begun anew each
+time; and when nothing at all was heard for a while, too. Scans that stay deaf, and scans that bluetoothd refuses to
+begin, get the adapter power-cycled: it says "in progress" for ever when it took longer over the first one than we
+waited, and "not ready" when the adapter was left off.
 
 ``DuplicateData`` is asked for: from BlueZ 5.88 on a tag that says the same again would not be heard otherwise.
 """
@@ -16,7 +18,7 @@ import structlog
 from bleak import BleakScanner
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
-from bleak.exc import BleakError
+from bleak.exc import BleakDBusError, BleakError
 from dbus_fast import BusType, DBusError, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
@@ -26,8 +28,10 @@ BLUEZ = "org.bluez"
 DBUS = "org.freedesktop.DBus"
 START_S = 15.0
 STOP_S = 1.0  # the gateway stops within a few seconds, whatever bluetoothd does
-QUIET_S = 60.0  # without any advertisement at all, before the scan is begun anew
+QUIET_S, LONGEST_QUIET_S = 60.0, 3600.0  # without any advertisement at all, before the scan is begun anew
 DEAF_SCANS = 3  # in a row, before the adapter is power-cycled
+REFUSED_STARTS = 5  # the same; more, because after a crash of bluetoothd the kernel is busy for 3 s by itself
+NO_RSSI = -127  # what bleak says where BlueZ has none
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 HINT = "See `systemctl status bluetooth` and `bluetoothctl list`; the adapter is named in [bluetooth]."
 
@@ -57,6 +61,8 @@ class Radio:
         self._heard_at = 0.0
         self._failures = 0
         self._deaf = 0
+        self._refused = 0
+        self._quiet_s = QUIET_S
 
     def hear(self, address: str, take: Callable[[Advert], None]) -> None:
         """Hand over the advertisements of one address (upper-case, colons)."""
@@ -70,20 +76,27 @@ class Radio:
         """Scan for ever."""
         while True:
             try:
-                bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
-            except (OSError, DBusError, ValueError) as error:
-                self._deafened(f"no system D-Bus: {error}")
-                await self._pause()
-                continue
-            try:
-                await self._watch(bus)
-                while bus.connected:
-                    await self._scan(bus)
-                    await self._pause()
-            except DEAFENING as error:
-                self._deafened(str(error))
-            finally:
-                bus.disconnect()
+                async with asyncio.timeout(START_S):
+                    bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+            except (OSError, EOFError, DBusError, ValueError) as error:
+                self._deafened(f"no system D-Bus: {str(error) or 'it does not answer'}")
+            else:
+                gone = asyncio.create_task(self._until_gone(bus))
+                try:
+                    await self._watch(bus)
+                    while bus.connected:
+                        await self._scan(bus)
+                        if self._deaf >= DEAF_SCANS or self._refused >= REFUSED_STARTS:
+                            await self._power_cycle(bus)
+                            await asyncio.sleep(FIRST_PAUSE_S)
+                        else:
+                            await self._pause()
+                except DEAFENING as error:
+                    self._deafened(str(error))
+                finally:
+                    gone.cancel()
+                    bus.disconnect()
+            await self._pause()
 
     async def _pause(self) -> None:
         """Wait longer from time to time, but not past a sign that something changed."""
@@ -93,6 +106,7 @@ class Radio:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._upset.wait()
+                self._failures = 0
 
     async def _scan(self, bus: MessageBus) -> None:
         """Scan until something is wrong."""
@@ -101,11 +115,8 @@ class Radio:
         )
         try:
             await self._bluetoothd_runs(bus)
-            async with asyncio.timeout(START_S):
-                await scanner.start()
-            await self._until_upset(bus)
-        except TimeoutError:
-            self._deafened(f"bluetoothd did not begin the scan within {START_S:.0f} s")
+            await self._start(scanner)
+            await self._until_upset()
         except DEAFENING as error:
             self._deafened(str(error))
         finally:
@@ -120,41 +131,54 @@ class Radio:
         if not await self._call(bus, DBUS, "/", DBUS, "NameHasOwner", "s", [BLUEZ]):
             raise Deaf("bluetoothd does not run")
 
-    async def _until_upset(self, bus: MessageBus) -> None:
-        if self._why:
+    async def _start(self, scanner: BleakScanner) -> None:
+        self._upset.clear()  # from here on every sign may mean this very scan
+        try:
+            async with asyncio.timeout(START_S):
+                await scanner.start()
+        except TimeoutError:
+            self._refused += 1
+            raise Deaf(f"bluetoothd did not begin the scan within {START_S:.0f} s") from None
+        except BleakDBusError:
+            self._refused += 1
+            raise
+        self._refused = 0
+
+    async def _until_upset(self) -> None:
+        """Let it scan. Raises Deaf when there is a sign that it hears nothing any more, or it is quiet for long."""
+        if not self._upset.is_set():
             log.info("bluetooth scan runs", adapter=self._adapter)
-        self._why = ""
+            self._why = ""
         self._scans = True
         self._heard_at = self._loop.time()
-        self._upset.clear()
-        while True:
+        while not self._upset.is_set():
+            heard_at = self._heard_at
             try:
-                async with asyncio.timeout_at(self._heard_at + QUIET_S):
+                async with asyncio.timeout_at(heard_at + self._quiet_s):
                     await self._upset.wait()
             except TimeoutError:
-                if self._loop.time() - self._heard_at < QUIET_S:
-                    continue
-                await self._gone_quiet(bus)
-            else:
-                self._failures = 0
-                raise Deaf(self._why)
+                if self._heard_at == heard_at:
+                    self._deaf += 1
+                    raise Deaf(f"nothing was heard for {self._quiet_s:.0f} s") from None
+        self._failures = 0
+        raise Deaf(self._why)
 
-    async def _gone_quiet(self, bus: MessageBus) -> None:
-        self._deaf += 1
-        if self._deaf >= DEAF_SCANS:
-            self._deaf = 0
-            log.warning("switching the bluetooth adapter off and on", adapter=self._adapter)
+    async def _power_cycle(self, bus: MessageBus) -> None:
+        if self._deaf:  # perhaps there is nothing to hear here: do not ask each minute for ever
+            self._quiet_s = min(2 * self._quiet_s, LONGEST_QUIET_S)
+        self._deaf = self._refused = 0
+        log.warning("switching the bluetooth adapter off and on", adapter=self._adapter)
+        try:
             for powered in (False, True):
-                await self._call(
-                    bus,
-                    BLUEZ,
-                    self._path,
-                    "org.freedesktop.DBus.Properties",
-                    "Set",
-                    "ssv",
-                    ["org.bluez.Adapter1", "Powered", Variant("b", powered)],
-                )
-        raise Deaf(f"nothing was heard for {QUIET_S:.0f} s")
+                body = ["org.bluez.Adapter1", "Powered", Variant("b", powered)]
+                await self._call(bus, BLUEZ, self._path, "org.freedesktop.DBus.Properties", "Set", "ssv", body)
+        except DEAFENING as error:
+            self._deafened(str(error))
+
+    async def _until_gone(self, bus: MessageBus) -> None:
+        with contextlib.suppress(Exception):  # whatever ended it, it is gone
+            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # has no annotations
+        self._upset_by("the system D-Bus is gone")
 
     async def _watch(self, bus: MessageBus) -> None:
         """Ask the bus for the signals that mean a deaf scanner."""
@@ -162,6 +186,7 @@ class Radio:
         rules = (
             f"type='signal',interface='{DBUS}',member='NameOwnerChanged',arg0='{BLUEZ}'",
             f"type='signal',sender='{BLUEZ}',member='PropertiesChanged',path='{self._path}'",
+            f"type='signal',sender='{BLUEZ}',member='InterfacesAdded',arg0path='{self._path}'",
             f"type='signal',sender='{BLUEZ}',member='InterfacesRemoved',arg0path='{self._path}'",
         )
         for rule in rules:
@@ -172,8 +197,8 @@ class Radio:
             return
         if message.member == "NameOwnerChanged" and message.body[0] == BLUEZ:
             self._upset_by("bluetoothd came up anew" if message.body[2] else "bluetoothd is gone")
-        elif message.member == "InterfacesRemoved" and message.path == "/":
-            self._upset_by("the adapter was removed")
+        elif message.member in {"InterfacesAdded", "InterfacesRemoved"} and "org.bluez.Adapter1" in message.body[1]:
+            self._upset_by("the adapter was " + message.member.removeprefix("Interfaces").lower())
         elif message.member == "PropertiesChanged" and message.path == self._path:
             changed = message.body[1]
             if "Powered" in changed:
@@ -191,8 +216,11 @@ class Radio:
         self._why = why
 
     def _heard(self, device: BLEDevice, data: AdvertisementData) -> None:
+        if data.rssi == NO_RSSI:
+            return  # nothing was heard: a scan ended, and BlueZ tells the last advert once more, without its RSSI
         self._heard_at = self._loop.time()
         self._deaf = self._failures = 0
+        self._quiet_s = QUIET_S
         takers = self._takers.get(device.address.upper())
         if takers:
             advert = Advert(device.address.upper(), data.rssi, data.manufacturer_data, data.service_data)

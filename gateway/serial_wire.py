@@ -10,6 +10,7 @@ Source of the silence: "MODBUS over Serial Line" V1.02, section 2.5.1.1; 3.5 cha
 import asyncio
 import contextlib
 import os
+import termios
 from collections.abc import Callable
 from typing import Literal
 
@@ -49,7 +50,7 @@ class SerialWire:
                 timeout=0,
                 exclusive=True,
             )
-        except (OSError, ValueError) as error:  # SerialException is an OSError; ValueError: the driver lacks the baud
+        except (OSError, ValueError, termios.error) as error:  # the driver may lack the baud or the parity
             raise self._cannot_open(error) from error
         # Where the adapter can, it hands bytes over at once instead of every 16 ms; many cannot.
         with contextlib.suppress(OSError, ValueError, NotImplementedError):
@@ -101,4 +102,9 @@ class SerialWire:
             return PortGone(f"{self._path} is in use", hint=hint)
         if not os.path.exists(self._path):  # noqa: PTH110  # a device node
             return PortGone(f"{self._path} is not there")
+        if isinstance(error, ValueError | termios.error):
+            how = self._settings
+            set_to = f"{how.baud} baud 8{how.parity[0].upper()}{how.stop_bits}"
+            hint = "This adapter cannot do that; compare the [port] section with the manuals of adapter and device."
+            return PortGone(f"{self._path} cannot be set to {set_to}: {error}", hint=hint)
         return PortGone(f"{self._path} cannot be opened: {error}")

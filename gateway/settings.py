@@ -3,18 +3,39 @@
 The ``[[device]]`` sections belong to the drivers: each is the model of the driver it names. The rest is here.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from drivers.contract import Driver, LineSettings, Name, OnPort
-from gateway.faults import Fault
+from gateway.faults import ADAPTER_PATTERN, TOPIC_PATTERN, Fault, at_key
+from gateway.toml_text import quoted
 
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 TCP = "tcp://"
+LARGEST_PORT = 65_535
+HOST = r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?\])"
+BROKER = re.compile(rf"mqtts?://{HOST}(:(?P<port>.*?))?/?", re.IGNORECASE)
+LIKELY_HOST = re.compile(rf"([a-z+]+:?//|mqtts?:/?)?(?P<meant>{HOST}(:[0-9]+)?)(/|$)", re.IGNORECASE)
+TCP_PATH = re.compile(rf"tcp://{HOST}:(?P<port>.*)")
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,5}", text) is not None and 0 < int(text) <= LARGEST_PORT
+
+
+def _whole(path: Path, info: ValidationInfo) -> Path:
+    if not path.is_absolute() or not str(path).isprintable():
+        raise ValueError(f'"{info.field_name}" must be a whole path, one that begins with /')
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_whole)]
+"""A path that does not depend on the folder that the gateway was started in."""
 
 
 class Section(BaseModel):
@@ -34,23 +55,24 @@ class UplinkSettings(Section):
 
     url: str = Field(description="mqtts://HOST[:PORT], or mqtt://HOST[:PORT] without encryption.")
     username: str | None = Field(None, description="The pole's id unless it is set; only sent with a password.")
-    password_file: Path | None = Field(None, strict=False, description="File that holds the password.")
-    ca_file: Path | None = Field(None, strict=False, description="CA that signed the broker's certificate (PEM).")
-    prefix: str = Field("pole/1", pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", description="Begin of all topics.")
+    password_file: FilePath | None = Field(None, strict=False, description="File that holds the password.")
+    ca_file: FilePath | None = Field(None, strict=False, description="CA that signed the broker's certificate (PEM).")
+    prefix: str = Field("pole/1", pattern=TOPIC_PATTERN, description="Begin of all topics.")
 
     @field_validator("url")
     @classmethod
-    def _has_scheme(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in MQTT_PORTS or not parts.hostname:
-            host = url.rpartition("//")[2] or "HOST"
-            raise ValueError(f'url is "{url}"; write mqtts://{host}, or mqtt://{host} for a broker without TLS')
-        if parts.username or parts.password:
-            raise ValueError("url holds a user or password; put them in username and password_file")
-        try:
-            _ = parts.port
-        except ValueError:
-            raise ValueError(f'url is "{url}"; the port is a number up to 65535') from None
+    def _names_a_broker(cls, url: str) -> str:
+        if "@" in url:
+            raise ValueError('"url" holds a user or a password; put them in username and password_file')
+        found = BROKER.fullmatch(url)
+        if found is None:
+            host = LIKELY_HOST.match(url)
+            meant = host["meant"] if host else "HOST"
+            raise ValueError(
+                f'"url" is {quoted(url)}; write mqtts://{meant}, or mqtt://{meant} for a broker without TLS'
+            )
+        if found["port"] and not _is_port(found["port"]):
+            raise ValueError(f'"url" is {quoted(url)}; the port is a number from 1 to 65535')
         return url
 
     @property
@@ -63,14 +85,14 @@ class UplinkSettings(Section):
 class BufferSettings(Section):
     """``[buffer]``: where packs wait that were not acknowledged."""
 
-    path: Path = Field(Path("/var/lib/polegate/buffer.db"), strict=False, description="The database file.")
-    max_bytes: int = Field(256 * 1024 * 1024, ge=4 * 1024 * 1024, description="Largest size of it.")
+    path: FilePath = Field(Path("/var/lib/polegate/buffer.db"), strict=False, description="The database file.")
+    max_bytes: int = Field(256 * 1024 * 1024, ge=4 * 1024 * 1024, le=1 << 40, description="Largest size of it.")
 
 
 class BluetoothSettings(Section):
     """``[bluetooth]``."""
 
-    adapter: str = Field("hci0", pattern=r"^hci[0-9]+$", description="As `bluetoothctl list` and `hciconfig` name it.")
+    adapter: str = Field("hci0", pattern=ADAPTER_PATTERN, description="As `bluetoothctl list` and `hciconfig` name it.")
 
 
 class PortSettings(Section):
@@ -83,17 +105,15 @@ class PortSettings(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if self.path.startswith(TCP):
-            try:
-                complete = urlsplit(self.path).hostname and urlsplit(self.path).port
-            except ValueError:
-                complete = None
-            if not complete:
-                raise ValueError(f'path is "{self.path}"; write tcp://HOST:PORT, for instance tcp://192.168.1.20:502')
-            if (self.baud, self.parity, self.stop_bits) != (None, None, None):
-                raise ValueError("a tcp:// port has no baud, parity or stop_bits; remove them")
-        elif not self.path.startswith("/"):
-            raise ValueError(f'path is "{self.path}"; write /dev/serial/by-id/... or tcp://HOST:PORT')
+        if self.path.lower().startswith(TCP):
+            found = TCP_PATH.fullmatch(self.path)
+            if found is None or not _is_port(found["port"]):
+                example = "tcp://HOST:PORT, for instance tcp://192.168.1.20:502"
+                raise at_key("path", f'"path" is {quoted(self.path)}; write {example}')
+            if wrong := [key for key in ("baud", "parity", "stop_bits") if getattr(self, key) is not None]:
+                raise at_key(wrong[0], f"a tcp:// port has no {' or '.join(wrong)}; remove what is set")
+        elif not self.path.startswith("/") or not self.path.isprintable():
+            raise at_key("path", f'"path" is {quoted(self.path)}; write /dev/serial/by-id/... or tcp://HOST:PORT')
         return self
 
     @property
@@ -123,7 +143,9 @@ class DatasetSettings(Section):
     @model_validator(mode="after")
     def _sent_before_committed(self) -> Self:
         if self.send_every > self.commit_within:
-            raise ValueError("send_every must not be more than commit_within: a pack is sealed before it is stored")
+            key = "send_every" if "send_every" in self.model_fields_set else "commit_within"
+            text = f'"send_every" ({self.send_every:g}) must not be more than "commit_within" ({self.commit_within:g})'
+            raise at_key(key, f"{text}: a pack is sealed before it is stored")
         return self
 
 

@@ -6,18 +6,19 @@ line.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from drivers.contract import Driver, OnPort
+from drivers.contract import Driver, Name, OnPort
 from gateway import agreement, driver_index, faults
-from gateway.faults import Fault, SettingsError, mean
-from gateway.settings import Root, Settings
+from gateway.faults import Findings, SettingsError, mean, show
+from gateway.settings import PortSettings, Root, Settings
 from gateway.toml_file import TomlFile
 from gateway.toml_text import Path as Place
+from gateway.toml_text import key_text, quoted
 
 PROFILE = "profile"
 
@@ -25,26 +26,22 @@ PROFILE = "profile"
 def load(path: Path) -> Settings:
     """Read a configuration. Raises SettingsError with every fault there is."""
     file = TomlFile(path)
-    found: list[Fault] = []
+    if not file.content:
+        text = 'holds nothing; the least is [pole] with its "id" and [uplink] with its "url"'
+        raise SettingsError([file.fault((), text)])
+    found = Findings(file.name)
     root = None
     try:
         root = Root.model_validate(file.content)
     except ValidationError as error:
-        for place, text in faults.from_pydantic(error, Root, "the file"):
-            found.append(file.fault(place, _named(place, text)))
-    devices = []
-    for index, section in enumerate(file.sections("device")):
-        if isinstance(section, dict):
-            try:
-                devices.append((index, _device(file, index, section)))
-            except SettingsError as error:
-                found += error.faults
-    found += agreement.of_names(file, _has_port)
-    if root is not None:
-        found += agreement.of_ports(file, devices, root.port)
-    if found or root is None:
-        raise SettingsError(found)
-    warnings = tuple(agreement.warnings(file, devices, root.port))
+        found.add(file.fault(place, text) for place, text in faults.from_pydantic(error, Root))
+    devices = list(_Devices(file, found))
+    ports = root.port if root else _sound_ports(file)
+    found.add(agreement.of_names(file, _has_port))
+    found.add(agreement.of_ports(file, devices, ports))
+    if found.faults or root is None:
+        raise SettingsError(found.faults)
+    warnings = tuple(agreement.warnings(file, devices, root))
     return Settings(root, tuple(device for _, device in devices), warnings)
 
 
@@ -57,63 +54,122 @@ def profile_folders(beside: Path | None) -> list[Path]:
 
 def profile(name: str, beside: Path | None) -> TomlFile:
     """Find a profile by name. Raises KeyError with a sentence, SettingsError."""
-    for folder in profile_folders(beside):
-        if (path := folder / f"{name}.toml").is_file():
-            return TomlFile(path)
-    raise KeyError(f'profile "{name}" does not exist{mean(name, profile_names(beside))}')
+    known = profile_names(beside)
+    if name not in known:
+        hint = mean(name, known)
+        own = "" if hint.endswith("?") or beside is None else f"; your own goes into {beside / 'profiles'}"
+        raise KeyError(f"profile {quoted(name)} does not exist{hint}{own}")
+    return TomlFile(next(path for folder in profile_folders(beside) if (path := folder / f"{name}.toml").is_file()))
 
 
 def profile_names(beside: Path | None) -> set[str]:
     """Return the names of all profiles there are."""
-    return {path.stem for folder in profile_folders(beside) for path in folder.glob("*.toml")}
+    return {path.stem for folder in profile_folders(beside) for path in folder.glob("*.toml") if path.is_file()}
 
 
 def _has_port(driver: str) -> bool:
     return driver in driver_index.names() and issubclass(driver_index.driver(driver), OnPort)
 
 
-def _named(place: Place, text: str) -> str:
-    """Call a fault of the file by its section."""
-    if place[:1] in {("port",), ("dataset",)} and len(place) > 1:
-        return text.replace("the file", f"[{place[0]}.{place[1]}]", 1)
-    return text.replace("the file", f"[{place[0]}]", 1) if len(place) > 1 else text
-
-
-def _device(file: TomlFile, index: int, section: Mapping[str, Any]) -> Driver:
-    place: Place = ("device", index)
-    what = f'[[device]] "{section["id"]}"' if isinstance(section.get("id"), str) else f"[[device]] number {index + 1}"
-    name = section.get("driver")
-    if not isinstance(name, str):
-        text = f'{what}: key "driver" is missing{mean("", driver_index.names())}' if name is None else None
-        raise SettingsError([file.fault((*place, "driver"), text or f'{what}: "driver" must be a text in quotes')])
-    try:
-        model = driver_index.driver(name)
-    except KeyError:
-        text = f'{what}: driver "{name}" does not exist{mean(name, driver_index.names())}'
-        raise SettingsError([file.fault((*place, "driver"), text)]) from None
-    profile_file = None
-    content = dict(section)
-    if PROFILE in model.model_fields and isinstance(section.get(PROFILE), str):
+def _sound_ports(file: TomlFile) -> dict[str, PortSettings]:
+    """Return the [port] sections that are sound, where other sections of the file are not."""
+    ports = {}
+    for name, section in file.tables("port").items():
         try:
-            profile_file = profile(section[PROFILE], Path(file.name).parent)
-        except KeyError as error:
-            raise SettingsError([file.fault((*place, PROFILE), f"{what}: {error.args[0]}")]) from None
-        content[PROFILE] = profile_file.content
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise SettingsError(_blame(file, place, profile_file, faults.from_pydantic(error, model, what))) from error
+            ports[name] = PortSettings.model_validate(section)
+        except ValidationError:
+            continue  # told already
+    return ports
 
 
-def _blame(
-    file: TomlFile,
-    place: Place,
-    profile_file: TomlFile | None,
-    found: Iterable[tuple[Place, str]],
-) -> Iterator[Fault]:
-    """Tell a fault at the line it stands in: the device's section, or the profile it names."""
-    for loc, text in found:
-        if profile_file is not None and loc[:1] == (PROFILE,):
-            yield profile_file.fault(loc[1:], text)
+class _AnyDevice(BaseModel):
+    """What can be told of a [[device]] whose driver is not known."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    id: Name
+    dataset: Name | None = None
+
+
+class _Devices:
+    """The sound [[device]] sections with their indices; what is wrong with the others goes to ``found``."""
+
+    def __init__(self, file: TomlFile, found: Findings) -> None:
+        self._file = file
+        self._found = found
+        self._files: dict[str, TomlFile] = {}
+        self._profiles: dict[str, object] = {}  # as in the file, then as a model; None: no good, and told
+
+    def __iter__(self) -> Iterator[tuple[int, Driver]]:
+        for index, section in enumerate(self._file.sections("device")):
+            if isinstance(section, dict):
+                device = self._device(("device", index), section)
+                if isinstance(device, Driver):
+                    yield index, device
+
+    def _device(self, place: Place, section: Mapping[str, Any]) -> BaseModel | None:
+        model = self._model(place, section)
+        content = dict(section)
+        name = section.get(PROFILE) if PROFILE in model.model_fields else None
+        if name is not None:
+            content[PROFILE] = self._profile(place, name)
+        try:
+            device = model.model_validate(content)
+        except ValidationError as error:
+            self._blame(place, section, model, error)
+            return None
+        if name is not None:
+            self._profiles[name] = getattr(device, PROFILE)
+        return device
+
+    def _model(self, place: Place, section: Mapping[str, Any]) -> type[BaseModel]:
+        known, driver = driver_index.names(), section.get("driver")
+        if isinstance(driver, str) and driver in known:
+            return driver_index.driver(driver)
+        if isinstance(driver, str):
+            text = f"driver {show(driver)} does not exist{mean(driver, known)}"
+        elif driver is None:
+            text = f'key "driver" is missing{mean("", known)}'
+            for key in section:
+                if (hint := mean(key, ["driver"])).endswith("?"):
+                    self._found.add([self._file.fault((*place, key), f"{quoted(key)} is not a known key{hint}")])
         else:
-            yield file.fault(place + loc, text)
+            text = f'"driver" must be a text in quotes, not {show(driver)}'
+        self._found.add([self._file.fault((*place, "driver"), text)])
+        return _AnyDevice
+
+    def _profile(self, place: Place, name: object) -> object:
+        """Return what a device names as its profile; None where that is no good, which is told."""
+        if not isinstance(name, str):
+            text = f'"{PROFILE}" must be a text in quotes, not {show(name)}'
+            self._found.add([self._file.fault((*place, PROFILE), text)])
+            return None
+        if name not in self._profiles:
+            try:
+                self._files[name] = profile(name, Path(self._file.name).parent)
+            except KeyError as error:
+                self._found.add([self._file.fault((*place, PROFILE), error.args[0])])
+                return None
+            except SettingsError as error:
+                self._found.add(error.faults)
+                self._profiles[name] = None
+            else:
+                self._profiles[name] = self._files[name].content
+        return self._profiles[name]
+
+    def _blame(self, place: Place, section: Mapping[str, Any], model: type[BaseModel], error: ValidationError) -> None:
+        """Tell faults at the lines they stand in: in the section, or in the profile it names."""
+        port = section.get("port")
+        elsewhere = dict.fromkeys(
+            PortSettings.model_fields, f"[port.{key_text(port) if isinstance(port, str) else 'NAME'}]"
+        )
+        name = section.get(PROFILE)
+        is_read = isinstance(name, str) and self._profiles.get(name) is not None
+        for loc, text in faults.from_pydantic(error, model, elsewhere):
+            if loc[:1] == (PROFILE,) and name is not None:
+                if is_read:
+                    self._found.add([self._files[name].fault(loc[1:], text)])
+            elif loc == ("port",) and isinstance(port, str):
+                continue  # a section of that name is blamed for it, or is missing
+            else:
+                self._found.add([self._file.fault(place + loc, text)])

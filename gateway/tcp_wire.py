@@ -1,6 +1,7 @@
 """A door: TCP connections to devices (Modbus TCP, serial device servers)."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from typing import Literal
@@ -42,7 +43,10 @@ class TcpWire:
         except TimeoutError as error:
             raise PortGone(f"{where} does not answer within {CONNECT_S:.0f} s", hint=HINT) from error
         except OSError as error:
-            raise PortGone(f"{where} cannot be reached: {error.strerror or error}", hint=HINT) from error
+            # asyncio's own text is "Connect call failed"; numbers below 0 are of name resolution, which has good ones.
+            number = error.errno or 0
+            why = os.strerror(number) if number > 0 else error.strerror or error
+            raise PortGone(f"{where} cannot be reached: {why}", hint=HINT) from error
 
     def write(self, data: bytes) -> None:
         """Send."""

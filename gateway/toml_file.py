@@ -1,13 +1,17 @@
 """A TOML file as a person wrote it: its content, and where each key stands."""
 
-import tomllib
+import functools
+import os
+import pwd
 from pathlib import Path
 from typing import Any
 
-from gateway import faults, toml_text
-from gateway.faults import Fault, SettingsError
+from gateway import toml_syntax, toml_text
+from gateway.faults import Fault, SettingsError, mean
+from gateway.toml_text import key_text, quoted
 
-LARGEST_BYTES = 1_048_576
+LARGEST_BYTES = 262_144
+NAMES = ("id", "channel")  # keys that a [[section]] is called by
 
 
 class TomlFile:
@@ -16,41 +20,91 @@ class TomlFile:
     def __init__(self, path: Path) -> None:
         """Read it. Raises SettingsError."""
         self.name = str(path)
-        text = self._read(path)
+        # What ends without a newline is told as "at end of document" instead of by its line.
+        self._text = self._read(path).replace("\r\n", "\n") + "\n"
         try:
-            self.content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError([Fault(self.name, *faults.syntax(error))]) from error
-        if not self.content:
-            raise self._unusable("is empty; begin with config/minimal.toml")
-        self._lines = toml_text.lines_of(text)
+            self.content = toml_syntax.parse(self._text)
+        except toml_syntax.Unreadable as error:
+            raise self._unusable(f"cannot be read: {error}", error.line) from error
 
     def sections(self, name: str) -> list[Any]:
         """Return the sections [[name]]; none where something else stands under that name."""
         found = self.content.get(name)
         return found if isinstance(found, list) else []
 
-    def fault(self, place: toml_text.Path, text: str) -> Fault:
-        """Blame a place: its line, or that of the nearest section around it."""
+    def tables(self, name: str) -> dict[str, Any]:
+        """Return the sections [name.X] by X; none where something else stands under that name."""
+        found = self.content.get(name)
+        return (
+            {key: table for key, table in found.items() if isinstance(table, dict)} if isinstance(found, dict) else {}
+        )
+
+    def line(self, place: toml_text.Path) -> int:
+        """Return the line of a place, or of the nearest section around it; 0 where there is none."""
         while place and place not in self._lines:
             place = place[:-1]
-        return Fault(self.name, self._lines.get(place, 0), text)
+        return self._lines.get(place, 0)
+
+    def fault(self, place: toml_text.Path, text: str) -> Fault:
+        """Blame a place: name its section, and its line."""
+        return Fault(self.name, self.line(place), self._label(place) + text)
+
+    @functools.cached_property
+    def _lines(self) -> dict[toml_text.Path, int]:
+        return toml_text.lines_of(self._text)
+
+    def _label(self, place: toml_text.Path) -> str:
+        """Call the section a place lies in as the file does: ``[port.rs485]: ``, ``[[device]] "meter": ``."""
+        here: Any = self.content
+        header = label = ""
+        if len(place) == 1:
+            return ""  # the section itself is to blame
+        for step in place:
+            try:
+                here = here[step]
+            except (LookupError, TypeError):
+                break
+            if isinstance(step, str) and isinstance(here, dict | list):
+                header = f"{header}.{key_text(step)}" if header else key_text(step)
+            if isinstance(here, dict) and isinstance(step, int):
+                names = (quoted(here[name]) for name in NAMES if isinstance(here.get(name), str))
+                return f"[[{header}]] {next(names, f'number {step + 1}')}: "
+            if isinstance(here, dict):
+                label = f"[{header}]: "
+        return label
 
     def _read(self, path: Path) -> str:
         try:
-            size = path.stat().st_size
-            if size > LARGEST_BYTES:
-                raise self._unusable(f"has {size:,} bytes; a configuration has a few thousand. Is it the right file?")
-            return path.read_bytes().decode()
+            with path.open("rb") as file:
+                data = file.read(LARGEST_BYTES + 1)
+            if len(data) > LARGEST_BYTES:
+                raise self._unusable(
+                    f"has more than {LARGEST_BYTES:,} bytes; a configuration has a few thousand. Is it the right file?"
+                )
+            return data.decode().removeprefix("\ufeff")  # Windows editors put a mark before the text
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
-            bad = error.object[error.start]
-            text = f"byte {bad:02x} is not UTF-8; save the file as UTF-8"
+            text = f"byte {error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
             raise SettingsError([Fault(self.name, line, text)]) from error
         except FileNotFoundError as error:
-            raise self._unusable("is not there") from error
+            near = f"; there is no folder {path.parent}"
+            if path.parent.is_dir():
+                near = mean(path.name, (other.name for other in path.parent.glob("*.toml")))
+            raise self._unusable(f"is not there{near}") from error
+        except IsADirectoryError as error:
+            raise self._unusable("is a folder; name the file in it") from error
+        except PermissionError as error:
+            raise self._unusable(f"may not be read by user {user()}; see ls -l {self.name}") from error
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from error
 
-    def _unusable(self, text: str) -> SettingsError:
-        return SettingsError([Fault(self.name, 0, text)])
+    def _unusable(self, text: str, line: int = 0) -> SettingsError:
+        return SettingsError([Fault(self.name, line, text)])
+
+
+def user() -> str:
+    """Return the name of the user we are."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -10,6 +10,7 @@ ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 MOST_BYTES = 16 * 1024 * 1024
 BASE = {"bn": "", "bt": 0, "bu": "", "bver": 10}
 VALUES = ("v", "vb", "vs", "vd")
+RELATIVE_BELOW = 2**28  # seconds; a smaller time counts from now, section 4.5.3
 FIELDS = {*BASE, *VALUES, "n", "t", "u", "s", "bv", "bs", "ut"}
 
 Value = float | int | bool | str
@@ -41,8 +42,13 @@ def read(payload: bytes) -> list[Record]:
     return resolve(json.loads(payload))
 
 
-def resolve(pack: list[dict[str, Any]]) -> list[Record]:
-    """Resolve a pack: base fields hold until they are set anew. Raises ValueError."""
+def resolve(pack: list[dict[str, Any]], now: float = 0) -> list[Record]:
+    """Resolve a pack: base fields hold until they are set anew. Raises ValueError.
+
+    Args:
+        pack: as JSON has it.
+        now: when it came, for packs whose times are relative; polegate's never are.
+    """
     base: dict[str, Any] = dict(BASE)
     records = []
     for raw in pack:
@@ -54,10 +60,11 @@ def resolve(pack: list[dict[str, Any]]) -> list[Record]:
         if len(kinds) > 1:
             raise ValueError(f"more than one value: {raw}")
         if kinds:
+            time = base["bt"] + raw.get("t", 0)
             records.append(
                 Record(
                     name=base["bn"] + raw.get("n", ""),
-                    time=base["bt"] + raw.get("t", 0),
+                    time=time + now if time < RELATIVE_BELOW else time,
                     unit=raw.get("u", base["bu"]),
                     value=raw[kinds[0]],
                     labels={key: value for key, value in raw.items() if key not in FIELDS},

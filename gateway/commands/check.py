@@ -8,19 +8,25 @@ import click
 from gateway.faults import Fault, SettingsError
 from gateway.settings_file import load
 
-EX_CONFIG = 78  # sysexits.h; systemd does not start the service again after it
+EX_CONFIG = 78  # sysexits.h
+FILE = click.Path(path_type=Path, readable=False)  # what cannot be read is our fault to tell, not one of the command
 
 
 @click.command("check")
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE", type=FILE)
 def command(path: Path) -> int:
-    """Find every fault of a configuration FILE; exit 78 where there is one."""
+    """Find every fault of the configuration FILE, and print each with its line and the next step.
+
+    A warning is what may be meant so, and may be a mistake. Nothing is opened, sent or written.
+
+    Exit code 0: no fault. 78: faults.
+    """
     try:
         settings = load(path)
     except SettingsError as error:
         return report(error.faults)
     report(settings.warnings, "warning: ")
-    click.echo(f"{path}: {len(settings.devices)} devices, no fault")
+    click.echo(f"{path}: {_count(settings.devices, 'device')}, {_count(settings.warnings, 'warning')}, no fault")
     return 0
 
 
@@ -29,3 +35,7 @@ def report(faults: Sequence[Fault], kind: str = "") -> int:
     for fault in faults:
         click.echo(f"{kind}{fault}", err=True)
     return EX_CONFIG
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things) or 'no'} {name}{'' if len(things) == 1 else 's'}"

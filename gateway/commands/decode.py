@@ -1,11 +1,9 @@
-"""``polegate decode``: the values of a frame, without a configuration.
-
-Each HEX is a piece of what was seen on the wire; pieces of one or two bytes, as most tools print them, are joined.
-A piece may hold several frames. Text protocols may be given as text.
-"""
+"""``polegate decode``: the values of a frame, without a configuration."""
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,22 +11,59 @@ from pydantic import ValidationError
 
 from drivers.contract import Advert, Advertised, BadFrame, DeviceError, Driver, NotReady, OnPort, Streamed, Values
 from gateway import driver_index, faults
+from gateway.commands.check import report
+from gateway.commands.values import table
 from gateway.faults import SettingsError, mean
 from gateway.settings_file import PROFILE, profile, profile_names
+from gateway.toml_file import TomlFile
+from gateway.toml_text import quoted
 
 SHORT = 4  # hex digits of a piece that is not a frame by itself
 ANY_ADDRESS = "00:00:00:00:00:00"
+LARGEST_ID = 0xFFFF
+BASE_UUID = "-0000-1000-8000-00805f9b34fb"
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-@click.command("decode")
+class CompanyId(click.ParamType[int]):
+    """A number of 16 bits, as 0x0499 or as 1177."""
+
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        try:
+            number = int(value, 0)
+        except ValueError:
+            number = -1
+        if not 0 <= number <= LARGEST_ID:
+            self.fail(f"{quoted(value)} is no company id; write it as 0x0499", param, ctx)
+        return number
+
+
+class ServiceUuid(click.ParamType[str]):
+    """A UUID of 128 bits, or of the 16 that stand for them."""
+
+    name = "uuid"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Write it with 128 bits."""
+        text = value.lower().removeprefix("0x")
+        text = f"0000{text}{BASE_UUID}" if len(text) == SHORT else text
+        if not UUID.fullmatch(text):
+            self.fail(f"{quoted(value)} is no UUID; write it as fcd2 or as 0000fcd2{BASE_UUID}", param, ctx)
+        return text
+
+
+@click.command("decode", epilog=f"Drivers: {', '.join(driver_index.names())}.")
 @click.argument("driver")
 @click.argument("pieces", metavar="HEX...", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a frame.")
-@click.option("--profile", "profile_name", help="Modbus: the register map.")
-@click.option("--manufacturer", type=lambda text: int(text, 0), help="Bluetooth: company id the payload stood behind.")
-@click.option("--service-data", help="Bluetooth: service UUID the payload stood behind.")
-@click.option("--address", help="Bluetooth: address of the sender.")
-@click.option("--key", help="Bluetooth: key of an encrypted sender.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a frame.")
+@click.option("--profile", "profile_name", metavar="NAME", help="Modbus: the register map, by name or as a .toml file.")
+@click.option("--manufacturer", type=CompanyId(), help="Bluetooth: company id the payload stood behind, as 0x0499.")
+@click.option("--service-data", type=ServiceUuid(), help="Bluetooth: service UUID the payload stood behind.")
+@click.option("--address", metavar="AA:BB:CC:DD:EE:FF", help="Bluetooth: address of the sender.")
+@click.option("--key", metavar="HEX", help="Bluetooth: key of an encrypted sender.")
 def command(
     driver: str,
     pieces: tuple[str, ...],
@@ -40,10 +75,31 @@ def command(
     address: str | None,
     key: str | None,
 ) -> int:
-    """Print the values of frames that DRIVER reads, given as HEX; exit 1 where one cannot be read."""
-    device = _device(driver, {"address": address, "key": key, PROFILE: profile_name})
+    """Print the values in frames that DRIVER reads.
+
+    HEX is a frame as it was seen on the wire. Pieces of one or two bytes are joined; a longer piece stands for
+    itself, and may hold several frames. A text protocol may be given as text, in single quotes.
+
+    \b
+      polegate decode sds011 aa c0 d4 04 3a 0a a1 60 1d ab
+      polegate decode modbus --profile rs485-noise-meter 01 03 02 02 4b f9 13
+      polegate decode nmea0183 '$GPGLL,4916.45,N,12311.12,W,225444,A*31'
+
+    Exit code 1: a frame cannot be read. 64: the command is wrong. 78: the register map has faults.
+    """  # noqa: D301  # click keeps the lines behind a backspace as they are
+    try:
+        device = _device(driver, {"address": address, "key": key, PROFILE: profile_name})
+    except SettingsError as error:
+        return report(error.faults)
+    if not isinstance(device, Advertised) and (manufacturer is not None or service_data is not None):
+        raise click.UsageError(f"{driver} hears no Bluetooth; --manufacturer and --service-data do not apply")
     worst = 0
-    for frame in _frames(device, pieces):
+    frames = [frame for frame in _frames(device, pieces) if frame]
+    if not frames:
+        raise click.UsageError("there is no byte in what was given")
+    for number, frame in enumerate(frames):
+        if number and not as_json:
+            click.echo()
         try:
             _must_be_for(device, frame, manufacturer, service_data)
             values = device.decode(frame)
@@ -56,11 +112,11 @@ def command(
 
 
 def _device(name: str, given: dict[str, str | None]) -> Driver:
-    """Make the driver, with what a configuration would say filled in."""
+    """Make the driver, with what a configuration would say filled in. Raises SettingsError."""
     try:
         model = driver_index.driver(name)
     except KeyError:
-        raise click.UsageError(f'driver "{name}" does not exist{mean(name, driver_index.names())}') from None
+        raise click.UsageError(f"driver {quoted(name)} does not exist{mean(name, driver_index.names())}") from None
     fields: dict[str, Any] = {"id": "decode", "driver": name}
     if issubclass(model, OnPort):
         fields["port"] = "decode"
@@ -68,27 +124,31 @@ def _device(name: str, given: dict[str, str | None]) -> Driver:
         fields["address"] = ANY_ADDRESS
     for key, value in given.items():
         if value is not None and key not in model.model_fields:
-            raise click.UsageError(f"{name} has no {key}")
+            raise click.UsageError(f"{name} takes no --{key}")
         if value is not None:
             fields[key] = value
+    file = None
     if PROFILE in model.model_fields:
-        fields[PROFILE] = _profile(name, given[PROFILE])
+        file = _profile(name, given[PROFILE])
+        fields[PROFILE] = file.content
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        texts = [text for _, text in faults.from_pydantic(error, model, name)]
-        raise click.UsageError("; ".join(texts)) from None
+        found = list(faults.from_pydantic(error, model))
+        if file is not None and all(place[:1] == (PROFILE,) for place, _ in found):
+            raise SettingsError(file.fault(place[1:], text) for place, text in found) from error
+        raise click.UsageError("; ".join(text for _, text in found)) from None
 
 
-def _profile(driver: str, name: str | None) -> dict[str, Any]:
+def _profile(driver: str, name: str | None) -> TomlFile:
     if name is None:
         raise click.UsageError(f"{driver} needs --profile NAME{mean('', profile_names(None))}")
+    if name.endswith(".toml"):
+        return TomlFile(Path(name))
     try:
-        return profile(name, None).content
+        return profile(name, None)
     except KeyError as error:
         raise click.UsageError(error.args[0]) from None
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _frames(device: Driver, pieces: tuple[str, ...]) -> Iterator[bytes]:
@@ -121,10 +181,13 @@ def _joined(pieces: tuple[str, ...]) -> Iterator[str]:
 def _bytes_of(piece: str) -> bytes:
     if piece[:1] in {"$", "!"}:
         return piece.encode()
+    digits = re.sub(r"[\s:]", "", piece.removeprefix("0x"))
     try:
-        return bytes.fromhex(piece.removeprefix("0x").replace(":", " "))
+        return bytes.fromhex(digits)
     except ValueError:
-        raise click.UsageError(f'"{piece}" is not hex') from None
+        odd = re.fullmatch("[0-9A-Fa-f]*", digits) and f"it has {len(digits)} digits, and a byte has two"
+        why = odd or "text of a text protocol begins with $ or ! and stands in single quotes"
+        raise click.UsageError(f"{quoted(piece)} is not hex; {why}") from None
 
 
 def _must_be_for(device: Driver, frame: bytes, manufacturer: int | None, service: str | None) -> None:
@@ -135,32 +198,26 @@ def _must_be_for(device: Driver, frame: bytes, manufacturer: int | None, service
         device.address,
         rssi=0,
         manufacturer={} if manufacturer is None else {manufacturer: frame},
-        service={} if service is None else {_uuid(service): frame},
+        service={} if service is None else {service: frame},
     )
     if device.payload(advert) is None:
         behind = f"company {manufacturer:#06x}" if manufacturer is not None else f"service {service}"
-        raise BadFrame(f"{device.driver} does not read what stands behind {behind}")
-
-
-def _uuid(text: str) -> str:
-    """Write a 16 bit UUID as the 128 bits it stands for."""
-    return f"0000{text.lower()}-0000-1000-8000-00805f9b34fb" if len(text) == SHORT else text.lower()
+        reads = (
+            f"company {device.MANUFACTURER:#06x}" if device.MANUFACTURER is not None else f"service {device.SERVICE}"
+        )
+        raise BadFrame(f"{device.driver} does not read what stands behind {behind}", hint=f"It reads {reads}.")
 
 
 def _print_values(device: Driver, values: Values, *, as_json: bool) -> None:
-    units = {name: device.channel(name).unit for name in values}
     if as_json:
+        units = {name: device.channel(name).unit for name in values}
         click.echo(json.dumps({"values": dict(values), "units": units}))
-        return
-    width = max(map(len, values), default=0)
-    for name, value in values.items():
-        click.echo(f"{name:<{width}}  {'no reading' if value is None else value} {units[name]}".rstrip())
-    if not values:
-        click.echo("a sound frame, with nothing that is read")
+    else:
+        click.echo("\n".join(table(device, values)))
 
 
 def _print_error(error: DeviceError, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"error": type(error).__name__, "reason": str(error)}))
     else:
-        click.echo(f"{type(error).__name__}: {error}. {error.hint}", err=True)
+        click.echo(f"{error.word}: {error}. {error.hint}", err=True)

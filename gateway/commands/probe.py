@@ -10,45 +10,85 @@ import click
 from drivers.contract import Advert, Advertised, Asked, DeviceError, Driver, NoReply, OnPort, Streamed, Values
 from gateway import log
 from gateway.app import line_of
-from gateway.commands.check import report
+from gateway.commands.check import FILE, report
+from gateway.commands.values import table
 from gateway.faults import SettingsError, mean
 from gateway.line import Line, LinePort
 from gateway.settings import Settings
 from gateway.settings_file import load
+from gateway.toml_text import quoted
 
 OPEN_S = 3.0
+ROW = 16  # bytes
+TEXT = 8  # bytes that can all be printed are text; fewer are so by chance
+PRINTABLE = range(0x20, 0x7F)
 
 
 @click.command("probe")
 @click.argument("device")
-@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The configuration file.")
+@click.option("--config", "path", metavar="FILE", required=True, type=FILE, help="The configuration file.")
 def command(device: str, path: Path) -> int:
-    """Read DEVICE once and show bytes and values; exit 1 where it gives none."""
+    """Read DEVICE once, as the gateway would, and show the bytes on the wire (> sent, < received) and the values.
+
+    DEVICE is the id of a [[device]] of the configuration. A serial port has one owner: stop the gateway first.
+
+    Exit code 1: the device gives no values. 64: the command is wrong. 78: the configuration has faults.
+    """
     try:
         settings = load(path)
     except SettingsError as error:
         return report(error.faults)
     found = {each.id: each for each in settings.devices}
     if device not in found:
-        raise click.UsageError(f'{path} has no device "{device}"{mean(device, found)}')
+        raise click.UsageError(f"{path} has no device {quoted(device)}{mean(device, found)}")
     log.start(logging.ERROR)  # what is wrong is said at the end
+    tape = Tape()
     try:
-        values = asyncio.run(_read(found[device], settings))
+        values = asyncio.run(_read(found[device], settings, tape))
     except DeviceError as error:
-        click.echo(f"{type(error).__name__}: {error}. {error.hint}", err=True)
+        tape.flush()
+        click.echo(f"{device}: {error.word}: {error}. {error.hint}", err=True)
         return 1
-    for name, value in values.items():
-        unit = found[device].channel(name).unit
-        click.echo(f"{name:<24} {'no reading' if value is None else value} {unit}".rstrip())
+    tape.flush()
+    click.echo("\n".join(table(found[device], values)))
     return 0
 
 
-async def _read(device: Driver, settings: Settings) -> Values:
+class Tape:
+    """Prints what goes over the wire, in rows, however small the pieces are in which it comes."""
+
+    def __init__(self) -> None:
+        self._way = ""
+        self._row = b""
+
+    def show(self, way: str, data: bytes) -> None:
+        """Print bytes, or keep them until the row is full."""
+        if way != self._way:
+            self.flush()
+        self._way = way
+        self._row += data
+        while len(self._row) >= ROW:
+            self._print(self._row[:ROW])
+            self._row = self._row[ROW:]
+
+    def flush(self) -> None:
+        """Print what is left."""
+        if self._row:
+            self._print(self._row)
+        self._row = b""
+
+    def _print(self, row: bytes) -> None:
+        text = "".join(chr(byte) if byte in PRINTABLE else "." for byte in row)
+        is_text = len(row) >= TEXT and text.count(".") <= row.count(b".") + row.count(b"\r") + row.count(b"\n")
+        click.echo(f"{self._way} {row.hex(' '):<{3 * ROW}} {text if is_text else ''}".rstrip())
+
+
+async def _read(device: Driver, settings: Settings, tape: Tape) -> Values:
     if isinstance(device, Advertised):
-        return await _from_air(device, settings.root.bluetooth.adapter)
+        return await _from_air(device, settings.root.bluetooth.adapter, tape)
     if not isinstance(device, OnPort):
         raise TypeError(f"{type(device)} is no kind of driver there is")
-    line = line_of(settings, device.port, tap=_show)
+    line = line_of(settings, device.port, tap=tape.show)
     keeping = asyncio.create_task(line.run())
     try:
         try:
@@ -71,7 +111,7 @@ async def _from_line(device: OnPort, line: Line) -> Values:
     return await first.values(device.SILENT_AFTER_S)
 
 
-async def _from_air(device: Advertised, adapter: str) -> Values:
+async def _from_air(device: Advertised, adapter: str, tape: Tape) -> Values:
     from gateway.radio import Radio  # noqa: PLC0415  # bleak is for those who hear adverts
 
     radio = Radio(adapter)
@@ -79,7 +119,8 @@ async def _from_air(device: Advertised, adapter: str) -> Values:
 
     def take(advert: Advert) -> None:
         if (payload := device.payload(advert)) is not None:
-            _show("<", payload)
+            tape.show("<", payload)
+            tape.flush()
             first.take(payload)
 
     radio.hear(device.address, take)
@@ -113,12 +154,9 @@ class First:
 
     async def values(self, within: float) -> Values:
         """Wait for it. Raises what was wrong with the last frame, with the port, or NoReply."""
+        click.echo(f"it talks by itself; listening for {within:.0f} s at the most", err=True)
         try:
             async with asyncio.timeout(within):
                 return await self._found
         except TimeoutError:
             raise self._loss or self._trouble() or NoReply(f"nothing came for {within:.0f} s") from None
-
-
-def _show(way: str, data: bytes) -> None:
-    click.echo(f"{way} {data.hex(' ')}")

@@ -9,7 +9,7 @@ import click
 
 from gateway import app, log
 from gateway.buffer import BufferUnusable
-from gateway.commands.check import report
+from gateway.commands.check import FILE, report
 from gateway.faults import SettingsError
 from gateway.settings_file import load
 
@@ -17,9 +17,14 @@ EX_CANTCREAT = 73  # sysexits.h
 
 
 @click.command("run")
-@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The configuration file.")
+@click.option("--config", "path", metavar="FILE", required=True, type=FILE, help="The configuration file.")
 def command(path: Path) -> int:
-    """Run the gateway until SIGTERM."""
+    """Run the gateway until SIGTERM or SIGINT.
+
+    It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
+
+    Exit code 73: the buffer cannot be written. 78: the configuration has faults; see polegate check.
+    """
     try:
         settings = load(path)
     except SettingsError as error:

@@ -1,0 +1,214 @@
+"""What the pole tells of itself: its state and its catalogue, both kept by the broker for those who come later."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from drivers.ruuvi import Ruuvi
+from gateway.catalogue import Catalogue
+from gateway.mqtt_link import ACK_S
+from gateway.report import BEAT_S, Report, last_will
+from gateway.uplink import Uplink
+from hil.scripted_broker import NOTHING, Ack, Disconnect, Refuse, ScriptedBroker
+from tests.broker_scene import play, where
+
+TOPIC = "pole/1/pole-7"
+CHANGE_S = 2.0
+HOUR_S = 3600
+
+
+@dataclass
+class Telling:
+    """A report that runs, and what it tells."""
+
+    uplink: Uplink
+    report: Report
+    catalogue: Catalogue
+    facts: dict[str, Any] = field(default_factory=lambda: {"readings": 0, "trouble": ""})
+
+
+@contextlib.asynccontextmanager
+async def telling(port: int) -> AsyncIterator[Telling]:
+    """Run an uplink and a report; what matters is "trouble", and "readings" only counts."""
+    tag = Ruuvi(id="tag", driver="ruuvi", address="AA:BB:CC:DD:EE:FF")
+    catalogue = Catalogue("pole-7", [tag], {})
+    uplink = Uplink(where(port), last_will(TOPIC))
+    report = Report(
+        uplink, catalogue, topic=TOPIC, snapshot=lambda: dict(it.facts), matters=lambda: it.facts["trouble"]
+    )
+    it = Telling(uplink, report, catalogue)
+    jobs = [asyncio.create_task(job) for job in (uplink.run(), report.run())]
+    try:
+        yield it
+        assert not any(job.done() for job in jobs)
+    finally:
+        for job in jobs:
+            job.cancel()
+        await asyncio.wait(jobs)
+        await uplink.close()
+
+
+def states(broker: ScriptedBroker) -> list[dict[str, Any]]:
+    return [json.loads(publish.payload) for publish in broker.acknowledged if publish.topic == f"{TOPIC}/state"]
+
+
+def catalogues(broker: ScriptedBroker) -> list[dict[str, Any]]:
+    return [json.loads(publish.payload) for publish in broker.acknowledged if publish.topic == f"{TOPIC}/catalogue"]
+
+
+def test_state_and_catalogue_are_told_as_soon_as_the_link_is_up_and_are_kept() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port) as pole:
+            await asyncio.sleep(0.1)
+            assert states(broker) == [{"status": "online", "readings": 0, "trouble": ""}]
+            assert [told["hash"] for told in catalogues(broker)] == [pole.catalogue.hash]
+            assert all(publish.retain for publish in broker.published)
+            assert broker.published[0].content_type == "application/json"
+
+    play(scene)
+
+
+def test_state_is_told_at_a_slow_beat_while_nothing_changes() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port) as pole:
+            for second in range(HOUR_S):
+                pole.facts["readings"] = second  # counts, and does not matter
+                await asyncio.sleep(1)
+            assert len(states(broker)) == pytest.approx(HOUR_S / BEAT_S, abs=2)
+            assert states(broker)[-1]["readings"] > HOUR_S - BEAT_S - CHANGE_S
+            assert len(catalogues(broker)) == 1
+
+    play(scene)
+
+
+def test_a_change_that_matters_is_told_within_two_seconds() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port) as pole:
+            for number in range(1, 20):
+                await asyncio.sleep(7.3)
+                pole.facts["trouble"] = f"no reply {number}"
+                await asyncio.sleep(CHANGE_S)
+                assert states(broker)[-1]["trouble"] == f"no reply {number}"
+
+    play(scene)
+
+
+def test_the_catalogue_is_told_again_when_it_grew() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port) as pole:
+            await asyncio.sleep(10)
+            pole.catalogue.note("tag", ["battery_voltage"])
+            await asyncio.sleep(CHANGE_S)
+            assert [told["hash"] for told in catalogues(broker)][1:] == [pole.catalogue.hash]
+            assert "tag/battery_voltage" in catalogues(broker)[-1]["channels"]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("quiet_s", [2.0, 20.0, 50.0])
+def test_after_each_reconnect_both_are_told_at_once_because_the_will_said_gone(quiet_s: float) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port) as pole:
+            for number in range(1, 6):
+                await asyncio.sleep(quiet_s)
+                broker.drop()
+                await asyncio.sleep(0.1)
+                while not pole.uplink.up:  # noqa: ASYNC110  # it is what a person would look at
+                    await asyncio.sleep(0.1)
+                await asyncio.sleep(CHANGE_S)
+                assert len(broker.wills) == number
+                assert len(states(broker)) >= number + 1
+                assert len(catalogues(broker)) == number + 1
+
+    play(scene)
+
+
+def test_a_link_that_breaks_while_the_state_is_told_costs_nothing_but_that_message() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port) as pole:
+            await asyncio.sleep(10)
+            broker.on_publish = lambda _: Disconnect(0x8B)
+            pole.facts["trouble"] = "port gone"
+            await asyncio.sleep(CHANGE_S)
+            broker.on_publish = lambda _: Ack()
+            await asyncio.sleep(120)
+            assert states(broker)[-1]["trouble"] == "port gone"
+
+    play(scene)
+
+
+def test_a_broker_that_refuses_the_state_is_told_of_once_a_minute_and_the_link_stays() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda publish: Ack(0x87 if publish.topic.endswith("state") else 0)
+        async with telling(broker.port):
+            with capture_logs() as logs:
+                await asyncio.sleep(10 * BEAT_S + 1)
+            assert 9 <= sum("state" in line["event"] for line in logs) <= 11
+            assert len(broker.connects) == 1
+            broker.on_publish = lambda _: Ack()
+            await asyncio.sleep(BEAT_S + 1)
+            assert [told["status"] for told in states(broker)] == ["online"]
+
+    play(scene)
+
+
+def test_a_broker_that_refuses_the_catalogue_still_hears_how_the_pole_is() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda publish: Ack(0x97 if publish.topic.endswith("catalogue") else 0)
+        async with telling(broker.port) as pole:
+            await asyncio.sleep(CHANGE_S)
+            assert [told["status"] for told in states(broker)] == ["online"]
+            pole.facts["trouble"] = "no reply"
+            await asyncio.sleep(CHANGE_S)
+            assert states(broker)[-1]["trouble"] == "no reply"
+            await asyncio.sleep(10 * BEAT_S)
+            assert 10 <= sum(publish.topic.endswith("catalogue") for publish in broker.published) <= 12
+            broker.on_publish = lambda _: Ack()
+            await asyncio.sleep(BEAT_S + 1)
+            assert len(catalogues(broker)) == 1
+
+    play(scene)
+
+
+def test_a_broker_that_never_acknowledges_the_state_costs_the_link_and_hears_it_on_the_next() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda _: NOTHING
+        async with telling(broker.port):
+            await asyncio.sleep(ACK_S - 1)
+            broker.on_publish = lambda _: Ack()
+            await asyncio.sleep(10)
+            assert [told["status"] for told in states(broker)] == ["online"]
+
+    play(scene)
+
+
+def test_an_orderly_end_says_stopped_and_leaves_no_will() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port) as pole:
+            await asyncio.sleep(1)
+            await pole.report.tell_state(await pole.uplink.link(), "stopped")
+        await asyncio.sleep(1)
+        assert states(broker)[-1]["status"] == "stopped"
+        assert (broker.goodbyes, broker.wills) == (1, [])
+
+    play(scene)
+
+
+def test_the_will_says_gone_in_the_words_of_the_state() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port):
+            await asyncio.sleep(5)
+            broker.on_connect = lambda _: Refuse(0x88)
+            broker.drop()
+            await asyncio.sleep(5)
+        ((topic, payload),) = broker.wills
+        assert (topic, json.loads(payload)) == (f"{TOPIC}/state", {"status": "gone"})
+        assert broker.connects[0].will_retained
+
+    play(scene)
