@@ -83,7 +83,8 @@ class Buffer:
         self._thread = ThreadPoolExecutor(1, "buffer")
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
-        self._acknowledged = asyncio.Event()
+        self._fewer = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._ram: dict[int, Held] = {}
         self._out: dict[int, Held] = {}
         self._leaving: set[int] = set()
@@ -127,6 +128,7 @@ class Buffer:
     async def take(self, limit: int) -> list[Held]:
         """Wait for packs that are not taken, and take up to ``limit``."""
         while True:
+            self._work.clear()  # before looking: what comes while the file is read is not missed
             held = [each for each in self._ram.values() if not each.taken][:limit]
             self._take(held)
             if len(held) < limit and self._more_on_disk:
@@ -134,7 +136,6 @@ class Buffer:
             if held:
                 return held
             if not self._more_on_disk:
-                self._work.clear()
                 await self._work.wait()
 
     def acknowledge(self, held: Held) -> None:
@@ -146,16 +147,17 @@ class Buffer:
         self.depth.packs -= 1
         self.depth.readings -= held.pack.readings
         if held.stored:
+            self.depth.stored -= 1
             self._leave(held.number)
         else:
             self._ram.pop(held.number, None)
-        self._acknowledged.set()
+        self._fewer.set()
 
     async def empty(self) -> None:
-        """Wait until all is acknowledged."""
+        """Wait until all is acknowledged, or gave way."""
         while self.depth.packs:
-            self._acknowledged.clear()
-            await self._acknowledged.wait()
+            self._fewer.clear()
+            await self._fewer.wait()
 
     def release(self, held: Held) -> None:
         """The pack was not acknowledged: it is to be taken again."""
@@ -180,8 +182,10 @@ class Buffer:
             due = min((held.due for held in self._ram.values()), default=math.inf)
             wait = min(due, self._leave_by) - self._loop.time()
             if wait > 0:
+                # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), None if wait == math.inf else wait)
+                    async with asyncio.timeout(None if wait == math.inf else wait):
+                        await self._changed.wait()
                 continue
             try:
                 await self.commit()
@@ -193,19 +197,12 @@ class Buffer:
                 await asyncio.sleep(RETRY_S)
 
     async def commit(self) -> None:
-        """Write all that wait in RAM and delete the acknowledged rows. Raises SqlError; nothing is lost then."""
-        batch = list(self._ram.values())
-        leaving = list(self._leaving)
-        if not batch and not leaving:
-            return
-        rows = [Row(held.number, held.pack) for held in batch]
-        dropped = await self._on_thread(lambda: self._file.write(rows, leaving))
-        self.depth.commits += 1
-        self._leaving.difference_update(leaving)
-        self._leave_by = self._loop.time() + DELETE_WITHIN_S if self._leaving else math.inf
-        self._stored(batch)
-        self.depth.stored += len(batch) - len(leaving) - len(dropped)
-        self._gave_way(dropped)
+        """Write all that wait in RAM and delete the acknowledged rows. Raises SqlError; nothing is lost then.
+
+        Once begun it comes to its end, also when whoever called it is cancelled: the thread writes on, and what it
+        wrote must not be written again.
+        """
+        await asyncio.shield(self._loop.create_task(self._commit()))
 
     async def close(self) -> None:
         """Write all that is not acknowledged and close the file. Raises SqlError where that fails."""
@@ -215,23 +212,42 @@ class Buffer:
             await self._on_thread(self._file.close)
             self._thread.shutdown()
 
+    async def _commit(self) -> None:
+        async with self._writing:
+            batch = list(self._ram.values())
+            leaving = list(self._leaving)
+            if not batch and not leaving:
+                return
+            rows = [Row(held.number, held.pack) for held in batch]
+            dropped = await self._on_thread(lambda: self._file.write(rows, leaving))
+            self.depth.commits += 1
+            self._leaving.difference_update(leaving)
+            lost = [row for row in dropped if row.id not in self._leaving]
+            self._leaving.difference_update(row.id for row in dropped)
+            self._leave_by = self._loop.time() + DELETE_WITHIN_S if self._leaving else math.inf
+            self.depth.stored -= len(lost)
+            self._gave_way(lost)
+            self._stored(batch)
+
     def _stored(self, batch: Iterable[Held]) -> None:
         for held in batch:
             held.stored = True
             self._ram.pop(held.number, None)
             if held.left:  # acknowledged while it was being written
                 self._leave(held.number)
-            elif not held.taken:
+                continue
+            self.depth.stored += 1
+            if not held.taken:
                 self._more_on_disk = True
         self._work.set()
 
     async def _rows(self, limit: int) -> list[Held]:
         """Take rows from the file that are neither taken nor leaving."""
-        rows = await self._on_thread(lambda: self._file.read(self._cursor, limit))
-        if len(rows) < limit:
-            self._more_on_disk = False
-        if rows:
-            self._cursor = rows[-1].id
+        start = self._cursor
+        rows = await self._on_thread(lambda: self._file.read(start, limit))
+        if self._cursor == start:  # else a row was released meanwhile that lies further back
+            self._cursor = rows[-1].id if rows else start
+            self._more_on_disk = len(rows) == limit
         held = [
             Held(row.id, row.pack, stored=True)
             for row in rows
@@ -259,24 +275,22 @@ class Buffer:
                 break
             excess -= len(held.pack.blob)
             del self._ram[held.number]
-            held.left = True
-            self._out.pop(held.number, None)
+            held.left = True  # it may be written at this moment
             dropped.append(Dropped(held.number, held.pack.readings))
         self._gave_way(dropped)
 
-    def _gave_way(self, dropped: Sequence[Dropped]) -> None:
-        lost = [row for row in dropped if row.id not in self._leaving]
-        for row in dropped:
-            self._leaving.discard(row.id)
-            if (held := self._out.pop(row.id, None)) is not None:
-                held.left = True
+    def _gave_way(self, lost: Sequence[Dropped]) -> None:
         if not lost:
             return
+        for row in lost:
+            if (held := self._out.pop(row.id, None)) is not None:
+                held.left = True
         readings = sum(row.readings for row in lost)
         self.depth.packs -= len(lost)
         self.depth.readings -= readings
         self.depth.dropped += len(lost)
         self.depth.dropped_readings += readings
+        self._fewer.set()
         log.warning("the buffer is full: the oldest packs gave way", packs=len(lost), readings=readings)
 
     async def _on_thread(self, work: Callable[[], T]) -> T:

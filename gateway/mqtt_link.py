@@ -1,12 +1,14 @@
 """A door: one connection to an MQTT broker, by aiomqtt. The only file that imports it.
 
-aiomqtt is used through a subclass, because four things were measured not to hold for it (2.5.1):
+aiomqtt is used through a subclass, because six things were measured not to hold for it (2.5.1):
 
 * ``publish`` returns as if all were well when an MQTT 5 broker refuses the message (PUBACK reason >= 0x80). Here a
   refusal is :class:`Refused`.
 * When the link breaks, those who wait for a PUBACK are not told. Here they are, at once.
-* A broker's Receive Maximum is not kept; overrunning it ends the link. Here ``window`` keeps it.
+* A broker's Receive Maximum is not kept; overrunning it ends the link. Here ``send`` keeps it, whoever sends.
 * A connection that ends before CONNACK is waited for until the time-out. Here it fails at once.
+* A link that breaks in the moment it is up is taken for up, for ever. Here it is broken.
+* A socket is watched by its number, also when it is closed by then and the number is another file's. Here it is not.
 
 One object is one TCP connection with a clean session: paho would otherwise send again what our own buffer sends
 again. The oldest message without a PUBACK for ``ACK_S`` ends the link; MQTT forbids sending twice on one link.
@@ -26,6 +28,7 @@ from typing import Any
 import aiomqtt
 import paho.mqtt.client as paho
 from aiomqtt.exceptions import MqttConnectError
+from aiomqtt.types import PahoSocket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -97,10 +100,23 @@ class Broker:
         """Read what lies in files, anew for each connection: TLS context and password. Raises UplinkDown."""
         try:
             tls = ssl.create_default_context(cafile=self.ca_file) if self.tls else None
+            if tls is not None:
+                tls.sslsocket_class = _TlsSocket
             password = self.password_file.read_text().strip() if self.password_file else None
         except (OSError, UnicodeDecodeError) as error:  # ssl.SSLError is an OSError
             raise UplinkDown(f"{self.ca_file or ''} {self.password_file or ''} cannot be read: {error}") from error
         return tls, password
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Closes itself where the handshake fails; paho leaves that to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # ssl's signature
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +165,11 @@ class Link(aiomqtt.Client):
         )
         self.version = version
         self.window = WINDOW
+        self._slots = asyncio.Semaphore(WINDOW)
         self._largest: int | None = None
         self._closed_early = False
         self._acks: dict[int, asyncio.Future[int]] = {}
-        self._disconnected.add_done_callback(self._wake_all)
+        self._disconnected.add_done_callback(self._ended)
 
     async def connect(self) -> None:
         """Connect, and return when the broker has let us in.
@@ -165,8 +182,11 @@ class Link(aiomqtt.Client):
             OtherVersion: this may be a broker of another MQTT version.
             UplinkDown: any other reason.
         """
+        ended = self._disconnected
         try:
             await self.__aenter__()
+        except UnicodeError as error:  # from the resolver: no host can have that name
+            raise UplinkDown(f"cannot connect to {self._hostname}: {error}") from error
         except MqttConnectError as error:
             code = _code_of(error.rc)
             if code in NOT_AUTHORISED:
@@ -179,17 +199,19 @@ class Link(aiomqtt.Client):
             if self._closed_early:
                 raise OtherVersion("the broker closed the connection without an answer") from error
             raise UplinkDown(f"cannot connect: {error}") from error
+        if ended.done():  # aiomqtt has made a new one, which nothing would ever end
+            self._disconnected = ended
+            raise UplinkDown(self._why())
 
     async def close(self) -> None:
         """Disconnect in order: the broker does not send the will."""
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self.__aexit__(None, None, None)
-        except (TimeoutError, aiomqtt.MqttError):
-            self.abort()
+        if not self._disconnected.done():
+            self._client.disconnect()
+            await asyncio.wait([self._disconnected], timeout=CLOSE_S)
+        self.abort()
 
     async def send(self, message: Message) -> None:
-        """Publish with QoS 1 and return when the broker has it. Keep at most ``window`` of these going.
+        """Publish with QoS 1 and return when the broker has it. More than ``window`` of these wait for each other.
 
         Raises:
             UplinkDown: the link broke first.
@@ -198,18 +220,8 @@ class Link(aiomqtt.Client):
         size = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
         if self._largest is not None and size > self._largest:
             raise Refused(f"the broker takes {self._largest} bytes, this has {size}", PACKET_TOO_LARGE)
-        if self._disconnected.done():
-            raise UplinkDown(self._why())
-        sent = self._client.publish(message.topic, message.payload, 1, message.retain, self._properties_of(message))
-        ack = self._acks[sent.mid] = self._loop.create_future()
-        try:
-            async with asyncio.timeout(ACK_S):
-                code = await ack
-        except TimeoutError:
-            self.abort()
-            raise UplinkDown(f"the broker did not acknowledge within {ACK_S:.0f} s") from None
-        finally:
-            del self._acks[sent.mid]
+        async with self._slots:
+            code = await self._publish(message)
         if code >= REFUSAL:
             raise Refused(f"the broker refuses with reason 0x{code:02x}", code)
 
@@ -225,6 +237,21 @@ class Link(aiomqtt.Client):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
+    async def _publish(self, message: Message) -> int:
+        if self._disconnected.done():
+            raise UplinkDown(self._why())
+        sent = self._client.publish(message.topic, message.payload, 1, message.retain, self._properties_of(message))
+        ack: asyncio.Future[int] = self._loop.create_future()
+        self._acks[sent.mid] = ack
+        try:
+            async with asyncio.timeout(ACK_S):
+                return await ack
+        except TimeoutError:
+            self.abort()
+            raise UplinkDown(f"the broker did not acknowledge within {ACK_S:.0f} s") from None
+        finally:
+            del self._acks[sent.mid]
+
     def _properties_of(self, message: Message) -> Properties | None:
         if self.version != Version.V5:
             return None
@@ -238,11 +265,15 @@ class Link(aiomqtt.Client):
         error = self._disconnected.exception() if self._disconnected.done() else None
         return f"the link broke: {error}" if error else "the link is closed"
 
-    def _wake_all(self, disconnected: asyncio.Future[None]) -> None:
+    def _ended(self, disconnected: asyncio.Future[None]) -> None:
         disconnected.exception()  # it is told to those who wait, below
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError(self._why()))
         for ack in self._acks.values():
             if not ack.done():
                 ack.set_exception(UplinkDown(self._why()))
+        # Where paho fell over what the broker sent, it would read the same again, and again fall
+        self._client._sock_close()  # noqa: SLF001  # nothing public closes it without a word
 
     def _on_connect(
         self,
@@ -254,6 +285,7 @@ class Link(aiomqtt.Client):
     ) -> None:
         super()._on_connect(client, userdata, flags, reason_code, properties)
         self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
+        self._slots = asyncio.Semaphore(self.window)
         self._largest = getattr(properties, "MaximumPacketSize", None)
 
     def _on_disconnect(
@@ -267,8 +299,30 @@ class Link(aiomqtt.Client):
         if not self._connected.done():
             self._closed_early = True
             self._connected.set_exception(aiomqtt.MqttError("closed before CONNACK"))
+            self._connected.exception()  # nobody looks any more where it comes after the time-out
             return
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    def _on_socket_register_write(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401, ARG002  # aiomqtt's signature
+        sock: PahoSocket,
+    ) -> None:
+        number = sock.fileno()
+
+        def watch() -> None:
+            if client.socket() is sock:  # it is called a moment later
+                self._loop.add_writer(number, self._write)
+
+        self._loop.call_soon_threadsafe(watch)
+
+    def _write(self) -> None:
+        try:
+            self._client.loop_write()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it ends the link
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
 
     def _on_publish(
         self,

@@ -19,12 +19,13 @@ APPLICATION_ID = 0x504F4C47  # "POLG"
 VERSION = 1
 PAGE_BYTES = 1024
 WAL_PAGES = 1024
+WAL_BYTES = WAL_PAGES * (PAGE_BYTES + 24)  # 24: the head of a frame
 GIVE_WAY = 16  # rows that leave at once when room is wanted
 ROW_BYTES = 64  # what a row takes beside its blob, roughly
+TREE_PAGES = 16  # what a commit touches beside the rows: the tree, the free list, marks
 PRAGMAS = f"""
 PRAGMA page_size={PAGE_BYTES};
 PRAGMA locking_mode=EXCLUSIVE;
-PRAGMA journal_mode=WAL;
 PRAGMA synchronous=FULL;
 PRAGMA wal_autocheckpoint={WAL_PAGES};
 PRAGMA secure_delete=OFF;
@@ -95,20 +96,28 @@ class PackFile:
             max_bytes: how large the file and its WAL may become.
         """
         self._path = path
-        self._max_pages = max_bytes // PAGE_BYTES - WAL_PAGES
+        self._max_pages = (max_bytes - WAL_BYTES) // PAGE_BYTES
         self._sql: sqlite3.Connection
 
     def open(self, boot: str) -> Contents:
         """Open or make it and begin an epoch. Raises OSError as well."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self._path.exists()
         self._sql = sqlite3.connect(self._path, isolation_level=None, timeout=1.0)
+        try:
+            return self._begin(boot)
+        except BaseException:
+            self._sql.close()
+            raise
+
+    def _begin(self, boot: str) -> Contents:
         self._sql.executescript(PRAGMAS)
+        new = not self._one("SELECT count(*) FROM sqlite_schema")  # also where the power went while it was made
+        if not new and self._one("PRAGMA application_id") != APPLICATION_ID:
+            raise sqlite3.DatabaseError("this is a database of another program")
+        self._sql.execute("PRAGMA journal_mode=WAL")  # the first that writes
         if new:
             self._sql.executescript(SCHEMA)
             sync_folder(self._path.parent)
-        elif self._one("PRAGMA application_id") != APPLICATION_ID:
-            raise sqlite3.DatabaseError("this is a database of another program")
         cursor = self._sql.execute("INSERT INTO epoch(boot) VALUES (?)", (boot,))
         marks = self._sql.execute("SELECT dataset, epoch, n FROM mark")
         packs, readings = self._sql.execute("SELECT count(*), coalesce(sum(readings), 0) FROM pack").fetchone()
@@ -124,7 +133,8 @@ class PackFile:
         self._sql.execute("BEGIN IMMEDIATE")
         try:
             self._sql.executemany("DELETE FROM pack WHERE id = ?", ((number,) for number in leaving))
-            dropped = self._make_room(sum(len(row.pack.blob) + ROW_BYTES for row in rows) // PAGE_BYTES + 1)
+            new = sum(len(row.pack.blob) + ROW_BYTES for row in rows) // PAGE_BYTES + 1
+            dropped = self._make_room(2 * new + TREE_PAGES)  # in the file, and in the WAL beyond its end
             self._sql.executemany(
                 "INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (

@@ -6,7 +6,7 @@ catalogue goes out when the link comes up and when it grows.
 
 import asyncio
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 import structlog
@@ -55,10 +55,7 @@ class Report:
             try:
                 await self._tell_on(link)
             except UplinkDown:
-                continue
-            except Refused as error:
-                log.warning("the broker does not take the pole's state", why=str(error))
-                await asyncio.sleep(BEAT_S)
+                await link.broken()  # until the uplink has seen it too, it hands out this link again
 
     async def tell_state(self, link: Link, status: str) -> None:
         """Publish the state once. Raises UplinkDown, Refused."""
@@ -68,16 +65,30 @@ class Report:
     async def _tell_on(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
         told: Hashable = None
-        told_hash = ""
-        told_at = 0.0
-        while True:
-            if told_hash != self._catalogue.hash:
-                told_hash = self._catalogue.hash
-                await link.send(Message(f"{self._topic}/catalogue", self._catalogue.document(), retain=True))
-            if told != (matters := self._matters()) or loop.time() - told_at >= BEAT_S:
-                told, told_at = matters, loop.time()
-                await self.tell_state(link, "online")
+        told_hash = tried_hash = ""
+        told_at = -BEAT_S
+        while await self._uplink.link() is link:  # the broker must hear of a pole that is back: it said "gone"
+            beat = loop.time() - told_at >= BEAT_S
+            if beat or told != self._matters():
+                told, told_at = self._matters(), loop.time()
+                await self._try(self.tell_state(link, "online"))
+            if told_hash != self._catalogue.hash and (beat or tried_hash != self._catalogue.hash):
+                tried_hash = self._catalogue.hash
+                if await self._try(self._tell_catalogue(link)):
+                    told_hash = tried_hash
             await asyncio.sleep(LOOK_S)
+
+    async def _tell_catalogue(self, link: Link) -> None:
+        await link.send(Message(f"{self._topic}/catalogue", self._catalogue.document(), retain=True))
+
+    async def _try(self, telling: Coroutine[Any, Any, None]) -> bool:
+        """Tell whether the broker took it. One that refuses the one still gets the other, and both at the next beat."""
+        try:
+            await telling
+        except Refused as error:
+            log.warning("the broker does not take the pole's state or catalogue", why=str(error))
+            return False
+        return True
 
 
 def last_will(topic: str) -> Message:

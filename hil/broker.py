@@ -1,5 +1,6 @@
 """MQTT brokers as processes on loopback: the embedded one of the demo, and Debian's mosquitto of the tests."""
 
+import getpass
 import shutil
 import socket
 import sys
@@ -30,7 +31,9 @@ max_inflight_count = 100
 dynamic_filters = true
 """
 
+# user: started by root it would become one that cannot write the folder, and would keep nothing
 MOSQUITTO = """\
+user {user}
 listener {port} 127.0.0.1
 allow_anonymous true
 set_tcp_nodelay true
@@ -82,7 +85,7 @@ def mosquitto(folder: Path, extra: str = "") -> Broker:
     """Return Debian's mosquitto, set to keep sessions on disk at once. ``extra`` are lines of its configuration."""
     port = free_port()
     config = folder / "mosquitto.conf"
-    config.write_text(MOSQUITTO.format(port=port, folder=folder, extra=extra))
+    config.write_text(MOSQUITTO.format(user=getpass.getuser(), port=port, folder=folder, extra=extra))
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if program is None:
         raise FileNotFoundError("mosquitto is not installed: sudo apt-get install mosquitto")

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from hil.mqtt_packets import BadPacket, Connect, Fields, Publish, ack, connack, disconnect, read_packet
 
 CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
+ANSWERS = {4, 5, 6, 7, 13}  # to what a broker sends; this one sends it only as garbage
 PINGRESP = b"\xd0\0"
 SMALL_BUFFER = 8192  # bytes the kernel takes for a broker that does not read
 RECEIVE_MAXIMUM_EXCEEDED = 0x93
@@ -137,6 +138,7 @@ class ScriptedBroker:
         self.goodbyes = 0
         self.wills: list[tuple[str, bytes]] = []
         self.violations: list[str] = []
+        self._place: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -145,20 +147,29 @@ class ScriptedBroker:
         """How many connections are open."""
         return len(self._tasks)
 
-    async def start(self, port: int = 0) -> None:
-        """Listen on loopback, on a free port or a given one (to come back where it was)."""
-        sock = socket.create_server(("127.0.0.1", port))
+    async def start(self) -> None:
+        """Listen on loopback: on a free port, and on the same one whenever it is back."""
+        if self._place is None:
+            self._place = _bound(0)
+            self.port = self._place.getsockname()[1]
+        sock = _bound(self.port)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it for sockets of its own only
         self._server = await asyncio.start_server(self._connected, sock=sock)
-        self.port = sock.getsockname()[1]
 
-    async def close(self) -> None:
-        """Stop listening and drop all connections."""
+    async def leave(self) -> None:
+        """Be away: connections are dropped and new ones refused, but nobody else gets the port."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
         self.drop()
         await asyncio.gather(*self._tasks)
+
+    async def close(self) -> None:
+        """Leave for good."""
+        await self.leave()
+        if self._place is not None:
+            self._place.close()
 
     def drop(self) -> None:
         """Drop all connections."""
@@ -204,7 +215,7 @@ class ScriptedBroker:
         elif kind == DISCONNECT:
             self.goodbyes += 1
             return False
-        else:
+        elif kind not in ANSWERS:
             raise BadPacket(f"a client does not send {head:02x}")
         return True
 
@@ -259,6 +270,14 @@ class ScriptedBroker:
 
 class _Ended(Exception):
     """The broker ends the connection."""
+
+
+def _bound(port: int) -> socket.socket:
+    """Return a socket that has the port, together with others of ours; it does not listen."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
 
 
 async def _end(writer: asyncio.StreamWriter, deed: Refuse | Disconnect | Close, version: int) -> None:

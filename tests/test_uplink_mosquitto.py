@@ -1,0 +1,267 @@
+"""The delivering half against Debian's mosquitto: what the scripted broker cannot prove of itself."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from drivers.ruuvi import Ruuvi
+from gateway.buffer import Buffer
+from gateway.catalogue import Catalogue
+from gateway.forward import Forward
+from gateway.mqtt_link import Broker
+from gateway.reading import Pack, Reading
+from gateway.report import Report, last_will
+from gateway.senml import encode
+from gateway.uplink import Uplink
+from hil.broker import Broker as Mosquitto
+from hil.broker import mosquitto
+from hil.receiver import Receiver
+from tests.broker_scene import where
+from tests.buffer_bench import ROOMY
+
+TOPIC = "pole/1/pole-7"
+LIMIT_S = 30.0
+NS = 1_000_000_000
+
+Lab = Callable[[str], Mosquitto]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """Give a function that starts a broker with some lines of configuration; it is stopped in the end."""
+    monkeypatch.setattr("gateway.uplink.FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("gateway.uplink.LONGEST_PAUSE_S", 0.2)
+    with contextlib.ExitStack() as stack:
+
+        def start(extra: str = "") -> Mosquitto:
+            folder = tmp_path / "mosquitto"
+            folder.mkdir()
+            broker = mosquitto(folder, extra)
+            broker.start()
+            stack.callback(broker.stop)
+            return broker
+
+        yield start
+
+
+@contextlib.asynccontextmanager
+async def uplink_to(broker: Broker) -> AsyncIterator[Uplink]:
+    uplink = Uplink(broker, last_will(TOPIC))
+    job = asyncio.create_task(uplink.run())
+    try:
+        yield uplink
+    finally:
+        job.cancel()
+        await asyncio.wait([job])
+        await uplink.close()
+
+
+@contextlib.asynccontextmanager
+async def forwarding(folder: Path, uplink: Uplink) -> AsyncIterator[Buffer]:
+    buffer = Buffer(folder / "buffer.db", ROOMY)
+    await buffer.open("boot")
+    forward = Forward(buffer, uplink, lambda dataset: f"{TOPIC}/data/{dataset}")
+    jobs = [asyncio.create_task(job) for job in (buffer.run(), forward.run())]
+    try:
+        yield buffer
+    finally:
+        for job in jobs:
+            job.cancel()
+        await asyncio.wait(jobs)
+        await buffer.close()
+
+
+def pack(n: int, dataset: str = "air") -> Pack:
+    blob = encode(
+        [Reading("dust", dataset, n * NS, {"pm10": n / 10})],
+        pole="pole-7",
+        unit_of=lambda _, __: "ug/m3",
+        utc_offset=1_767_225_600 * NS,
+        labels={"epoch": 1, "seq": n, "cat": "0123abcd"},
+    )
+    return Pack(dataset, 1, n, 1, n * NS, blob)
+
+
+def play(scene: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await scene()
+
+    asyncio.run(main())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110  # the scene has the limit
+        await asyncio.sleep(0.01)
+
+
+def test_a_message_that_mosquitto_denies_is_refused_and_the_pack_stays(lab: Lab, tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic read pole/#\ntopic write pole/1/+/data/noise\n")
+    broker = lab(f"acl_file {acl}")
+
+    async def scene() -> None:
+        async with uplink_to(where(broker.port)) as uplink, forwarding(tmp_path, uplink) as buffer:
+            for n in range(1, 6):
+                buffer.put(pack(n, "air"), 10.0)
+                buffer.put(pack(n, "noise"), 10.0)
+            await until(lambda: buffer.depth.packs <= 5)
+            await asyncio.sleep(0.2)
+            assert buffer.depth.packs == 5
+            assert uplink.up
+            await asyncio.to_thread(
+                receiver.wait, lambda: len(receiver.heard("pole-7").packs["noise"]) == 5, 5.0, "the noise"
+            )
+            assert not receiver.heard("pole-7").packs["air"]
+
+    with Receiver(broker.port) as receiver:
+        play(scene)
+
+
+def test_a_broker_that_is_killed_in_each_of_three_bursts_gets_every_pack(lab: Lab, tmp_path: Path) -> None:
+    broker = lab("")
+    burst = 100  # no more than mosquitto passes on at once: what it only holds, a kill may take with it
+
+    async def scene() -> None:
+        heard = receiver.heard("pole-7")
+        came = heard.packs["air"]
+        async with uplink_to(where(broker.port)) as uplink, forwarding(tmp_path, uplink) as buffer:
+            for first in (1, 1 + burst, 1 + 2 * burst):
+                await uplink.link()
+                for n in range(first, first + burst):
+                    buffer.put(pack(n), 1.0)
+                await until(lambda: buffer.depth.packs <= burst * 2 // 3)
+                await asyncio.to_thread(broker.kill)
+                assert buffer.depth.packs > 0, "the burst was over before the broker was killed"
+                await until(lambda: not uplink.up)
+                await asyncio.to_thread(broker.start)
+                # All that left the buffer must come: an acknowledgement that was no receipt would show.
+                await buffer.empty()
+                await until(lambda first=first: len(came) == first - 1 + burst)  # type: ignore[misc]  # bound here
+            assert buffer.depth.dropped == 0
+        assert heard.holes() == {}
+        assert heard.values("pole-7/dust/pm10") == [n / 10 for n in range(1, 3 * burst + 1)]
+
+    with Receiver(broker.port) as receiver:
+        play(scene)
+
+
+def test_who_comes_late_finds_state_and_catalogue_and_then_the_end_in_the_words_of_the_state(lab: Lab) -> None:
+    broker = lab("")
+    catalogue = Catalogue("pole-7", [Ruuvi(id="tag", driver="ruuvi", address="AA:BB:CC:DD:EE:FF")], {})
+
+    async def told(what: str, **facts: str) -> None:
+        with Receiver(broker.port, name=f"late for {what}") as late:
+            heard = late.heard("pole-7")
+            await asyncio.to_thread(late.wait, lambda: heard.state.get("status") == what, 5.0, what)
+            await asyncio.to_thread(late.wait, lambda: bool(heard.catalogue), 5.0, "the catalogue")
+            assert heard.state == {"status": what, **facts}
+            assert heard.catalogue == json.loads(catalogue.document())
+
+    async def scene() -> None:
+        for in_order in (True, False):
+            async with uplink_to(where(broker.port)) as uplink:
+                report = Report(uplink, catalogue, topic=TOPIC, snapshot=lambda: {"version": "1"}, matters=lambda: None)
+                link = await uplink.link()
+                job = asyncio.create_task(report.run())
+                await told("online", version="1")
+                job.cancel()
+                await asyncio.wait([job])
+                if in_order:
+                    await report.tell_state(link, "stopped")
+                    await uplink.close()
+                    await told("stopped", version="1")
+                else:
+                    link.abort()
+                    await link.broken()
+        await told("gone")
+
+    play(scene)
+
+
+def test_user_and_password_open_the_broker_and_a_wrong_password_is_told(lab: Lab, tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "pole-7", "right"], check=True)  # noqa: S603, S607
+    broker = lab(f"allow_anonymous false\npassword_file {users}")
+    password = tmp_path / "password"
+
+    async def scene() -> None:
+        password.write_text("wrong")
+        async with uplink_to(where(broker.port, password_file=password)) as uplink:
+            await until(lambda: "not connected yet" not in uplink.trouble)
+            assert "refuses to let this pole in: Not authorized" in uplink.trouble
+        password.write_text("right\n")
+        async with uplink_to(where(broker.port, password_file=password)) as uplink:
+            await uplink.link()
+
+    play(scene)
+
+
+def authority(folder: Path, name: str) -> Path:
+    """Make a certificate authority, and return its certificate; the key lies beside it."""
+    key, cert = folder / f"{name}.key", folder / f"{name}.pem"
+    openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj", f"/CN={name}", key, cert)
+    return cert
+
+
+def certificate(folder: Path, ca: Path, names: str) -> str:
+    """Make a server's certificate for these names, and return the broker's lines for it."""
+    key, request, cert, extension = (folder / f"server.{end}" for end in ("key", "csr", "pem", "ext"))
+    openssl("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj", "/CN=broker", key, request)
+    extension.write_text(f"subjectAltName={names}\n")
+    command = ["openssl", "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca.with_suffix(".key"))]
+    command += ["-CAcreateserial", "-days", "2", "-extfile", str(extension), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    return f"certfile {cert}\nkeyfile {key}"
+
+
+def openssl(command: str, subject: str, key: Path, out: Path) -> None:
+    words = ["openssl", *command.split(), subject, "-keyout", str(key), "-out", str(out)]
+    subprocess.run(words, check=True, capture_output=True)  # noqa: S603
+
+
+def test_tls_works_with_the_right_authority_and_name_and_says_which_is_wrong(lab: Lab, tmp_path: Path) -> None:
+    ours, other = authority(tmp_path, "ours"), authority(tmp_path, "other")
+    broker = lab(certificate(tmp_path, ours, "IP:127.0.0.1"))
+
+    async def trouble(at: Broker) -> str:
+        async with uplink_to(at) as uplink:
+            await until(lambda: uplink.up or uplink.trouble != "not connected yet")
+            return uplink.trouble
+
+    async def scene() -> None:
+        right = replace(where(broker.port), tls=True, ca_file=ours)
+        assert await trouble(right) == ""
+        wrong = await trouble(replace(right, ca_file=other))
+        assert "certificate verify failed" in wrong
+        assert "unable to get local issuer certificate" in wrong
+        assert "certificate verify failed" in await trouble(replace(right, ca_file=None))  # the machine's own
+        assert "certificate is not valid for 'localhost'" in await trouble(replace(right, host="localhost"))
+        assert str(tmp_path / "no.pem") in await trouble(replace(right, ca_file=tmp_path / "no.pem"))
+
+    play(scene)
+
+
+def test_over_tls_packs_arrive_and_a_cut_is_noticed(lab: Lab, tmp_path: Path) -> None:
+    ours = authority(tmp_path, "ours")
+    broker = lab(certificate(tmp_path, ours, "IP:127.0.0.1"))
+
+    async def scene() -> None:
+        at = replace(where(broker.port), tls=True, ca_file=ours)
+        async with uplink_to(at) as uplink, forwarding(tmp_path, uplink) as buffer:
+            for n in range(1, 201):
+                buffer.put(pack(n), 10.0)
+            await buffer.empty()
+            await asyncio.to_thread(broker.kill)
+            await until(lambda: not uplink.up)
+            buffer.put(pack(201), 10.0)
+            await asyncio.to_thread(broker.start)
+            await buffer.empty()
+
+    play(scene)
