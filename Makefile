@@ -53,6 +53,9 @@ bench: .bench/pole/.ready debian-test  ## measure for some eight minutes; prints
 soak: $(READY) debian-test  ## the long proofs: some minutes
 	$(BIN)/pytest -m soak --timeout 1200
 
+fuzz: $(READY) debian-test  ## any input at all, new each time: twenty times what make test tries, some ten minutes
+	FUZZ=20 $(BIN)/pytest -n 2 -m hypothesis --timeout 1800
+
 lock:  ## resolve the dependencies anew and pin them with hashes
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check uv

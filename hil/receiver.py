@@ -107,6 +107,8 @@ class Receiver:
         self._client.on_subscribe = self._on_subscribe
         self._client.reconnect_delay_set(1, 1)
         self._subscribed = threading.Event()
+        self._fence = f"{prefix}/{name}/fence"
+        self._fenced = threading.Event()
         self._port = port
 
     def __enter__(self) -> Self:
@@ -134,6 +136,16 @@ class Receiver:
             if not self._changed.wait_for(true, within):
                 raise TimeoutError(f"not within {within:.0f} s: {what}")
 
+    def fence(self, within: float = 10.0) -> None:
+        """Wait until all that the broker has acknowledged is here. Raises TimeoutError.
+
+        Before a broker is killed: it acknowledges before it writes, and what it loses then is not the gateway's loss.
+        """
+        self._fenced.clear()
+        self._client.publish(self._fence, qos=1)
+        if not self._fenced.wait(within):
+            raise TimeoutError(f"the broker did not pass on a message within {within:.0f} s")
+
     def _on_connect(self, client: mqtt.Client, *_: object) -> None:
         client.subscribe(f"{self._prefix}/#", qos=1)
 
@@ -141,6 +153,9 @@ class Receiver:
         self._subscribed.set()
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        if message.topic == self._fence:
+            self._fenced.set()
+            return
         pole, _, kind = message.topic.removeprefix(f"{self._prefix}/").partition("/")
         with self._changed:
             self._poles[pole].take(kind, bytes(message.payload))

@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from drivers.contract import BadFrame, NoReply, NotReady, PortGone, Value
 from gateway.reading import ACCEPTED, REJECTED, Quality
+from tests.examples import examples
 from tests.stage import NS, Shelf, meter
 
 
@@ -100,7 +101,7 @@ def test_a_device_that_comes_back_without_a_channel_says_both(shelf: Shelf) -> N
     assert shelf.lapses()[3][1] == "sound_level"
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     looks=st.lists(
         st.one_of(

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.buffer import Buffer, Held
 from gateway.reading import Pack
 from tests.buffer_bench import PAGE_BYTES, ROOMY, WAL_BYTES, Key, SlowDisk, key, pack
+from tests.examples import examples
 
 DATASETS = ("air", "noise", "weather")
 SETTLED_S = 0.5  # all that the disk has to do is done by then, however slow it is here
@@ -302,6 +302,4 @@ class BufferLife(RuleBasedStateMachine):
 
 
 TestBufferLife = BufferLife.TestCase
-TestBufferLife.settings = settings(
-    max_examples=300, stateful_step_count=40, deadline=None, derandomize=True, database=None
-)
+TestBufferLife.settings = examples(300, steps=40)

@@ -96,7 +96,7 @@ def test_a_flag_reads_as_yes_or_no() -> None:
     assert dict(line.split(None, 1) for line in other.splitlines())["calibrating"] == "no"
 
 
-@pytest.mark.parametrize("given", ["0x0499", "1177"])
+@pytest.mark.parametrize("given", ["0x0499", "0499", "1177"])
 def test_the_company_a_payload_stood_behind_may_be_given(given: str) -> None:
     code, out, _ = call("decode", "--json", "ruuvi", "--manufacturer", given, "--address", "cb:b8:33:4c:88:4f", RUUVI)
 

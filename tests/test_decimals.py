@@ -6,12 +6,13 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.decimals import float32, places
+from tests.examples import examples
 
-many = settings(max_examples=2000, deadline=None)
+many = examples(2000)
 SINGLES = st.builds(
     lambda sign, exponent, fraction: (sign << 31 | exponent << 23 | fraction).to_bytes(4, "big"),
     st.integers(0, 1),

@@ -20,6 +20,7 @@ from drivers.sps30 import request, unpack, unstuff
 from drivers.units import UNITS
 from tests import vector_files
 from tests.driver_bench import TwinPort, heard
+from tests.examples import examples
 from tests.vector_files import Asks, Bad, Good, Shdlc, ShdlcFile, Stranger, StrangerFile, device, each, vectors
 
 NOT_A_DRIVER = {"contract", "decimals", "quantities", "units"}
@@ -97,6 +98,7 @@ def test_the_frame_of_another_sensor_is_not_taken_for_ones_own(driver: str, vect
         assert all(isinstance(found, BadFrame) for found in heard(known, 10 * stranger))
 
 
+@examples(100)
 @given(command=st.integers(0, 255), data=st.binary(max_size=255))
 def test_no_byte_that_means_something_to_the_line_stands_inside_a_request(command: int, data: bytes) -> None:
     frame = request(command, data)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from pynmea2 import ProprietarySentence, TalkerSentence
@@ -31,6 +31,7 @@ from hil.twins import nmea0183, pms5003, sds011, sps30
 from hil.twins.modbus import crc16
 from tests import vector_files
 from tests.driver_bench import TwinPort, heard
+from tests.examples import examples
 from tests.vector_files import device, vectors
 
 DRIVERS = tuple(vector_files.our_drivers())
@@ -39,7 +40,7 @@ CHECKED = tuple(name for name in DRIVERS if not isinstance(device(name), Adverti
 TRANSPORTS: tuple[Literal["serial", "tcp"], ...] = ("serial", "tcp")
 
 one_driver = pytest.mark.parametrize("driver", DRIVERS)
-many = settings(max_examples=250, deadline=None)
+many = examples(250)
 
 
 def values_of(known: Driver, frame: bytes) -> Values | None:
@@ -188,7 +189,7 @@ SEALED: dict[str, SearchStrategy[bytes]] = {
 
 
 @pytest.mark.parametrize("driver", sorted(SEALED))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(data=st.data())
 def test_any_content_under_a_right_checksum_gives_values_or_the_reason_why_not(
     driver: str, data: st.DataObject

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -15,6 +15,7 @@ from drivers.contract import Asked, BadFrame, DeviceError, NotReady, Values
 from hil.twins.modbus import ModbusSlave, crc16, noise, sdm630
 from hil.vclock import run
 from tests.driver_bench import TwinPort
+from tests.examples import examples
 from tests.vector_files import device, profile
 
 CLOSE = 1.5 * 2.0**-23  # the driver may be one last bit of a float32 off for a shorter decimal, the twin half a one
@@ -212,7 +213,7 @@ def memories(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[int, bytes], s
     return draw(st.permutations(rows)), memory, order, wanted
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(memory=memories(), most=st.integers(4, 125))
 def test_whole_numbers_of_every_type_come_through_to_the_last_digit(
     memory: tuple[list[dict[str, Any]], dict[int, bytes], str, dict[str, int]], most: int
@@ -226,7 +227,7 @@ def test_whole_numbers_of_every_type_come_through_to_the_last_digit(
 STEPS = ["0.1", "0.01", "0.001", "0.005", "0.0025", "0.25", "0.5", "0.000001"]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(raw=st.integers(-(2**31), 2**31 - 1), step=st.sampled_from(STEPS), offset=st.sampled_from(["0", "-60", "-0.05"]))
 def test_a_scaled_number_is_the_decimal_that_is_meant(raw: int, step: str, offset: str) -> None:
     row = {"channel": "c", "address": 0, "type": "int32", "scale": float(step), "offset": float(offset)}

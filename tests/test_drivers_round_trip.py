@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.contract import Advert, Advertised, Asked, BadFrame, DeviceError, NoReply, NotReady, Streamed, Value
@@ -21,6 +21,7 @@ from hil.twins.sds011 import Sds011
 from hil.twins.sps30 import START, STOP, Sps30
 from hil.vclock import run
 from tests.driver_bench import TwinPort, heard
+from tests.examples import examples
 from tests.vector_files import device
 
 CLOSE = 1.5 * 2.0**-23  # the driver may be one last bit of a float32 off for a shorter decimal, the twin half a one
@@ -176,7 +177,7 @@ AIRS = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(tag=st.one_of(TAGS, OLD_TAGS, AIRS))
 def test_what_a_ruuvi_advertises_is_what_is_read(tag: RuuviTag | RuuviAir) -> None:
     same(read_advert(tag.advert()), tag.truth())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
 from structlog.testing import capture_logs
@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from drivers.contract import Asked, BadFrame, Channel, DeviceError, NoReply, NotReady, Port, PortGone, Seek, Values
 from gateway.poll import LONGEST_PAUSE_S, next_poll, pause, poll
 from hil.vclock import run
+from tests.examples import examples
 from tests.stage import Shelf, now
 
 Act = Callable[[], Coroutine[Any, Any, Values]]
@@ -165,7 +166,7 @@ def test_a_driver_that_gives_no_mapping_is_a_bug_too() -> None:
     assert shelf.health.lost == {"bug": 3}
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     due=st.floats(0, 1e7),
     late=st.floats(0, 1e4),

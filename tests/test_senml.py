@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.contract import NAME_PATTERN
@@ -18,6 +18,7 @@ from drivers.units import UNITS
 from gateway.reading import ACCEPTED, REJECTED, Quality, Reading
 from gateway.senml import VERSION, encode
 from hil.senml import BASE, FIELDS, read, resolve
+from tests.examples import examples
 
 NS = 1_000_000_000
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "senml.json").read_text())["vectors"]
@@ -82,7 +83,7 @@ def forbidden(name: str) -> NoReturn:
     raise AssertionError(f"{name} is not JSON")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(packs(), st.integers(0, 2 * NS))
 def test_an_independent_reader_reads_exactly_what_was_taken(
     pack: tuple[list[Reading], dict[tuple[str, str], str]], odd: int
@@ -104,7 +105,7 @@ def test_an_independent_reader_reads_exactly_what_was_taken(
     assert sorted(map(repr, found)) == sorted(map(repr, expected))  # repr: True is not 1, and 1 is not 1.0
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(packs())
 def test_a_pack_is_ordered_by_channel_those_without_unit_first_and_names_each_channel_once(
     pack: tuple[list[Reading], dict[tuple[str, str], str]],
@@ -126,7 +127,7 @@ def test_a_pack_is_ordered_by_channel_those_without_unit_first_and_names_each_ch
         assert [round(records[place].time * 1000) for place in places] == times
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(packs())
 def test_the_first_record_carries_version_base_time_and_labels_and_no_other_does(
     pack: tuple[list[Reading], dict[tuple[str, str], str]],

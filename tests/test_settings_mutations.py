@@ -5,10 +5,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.faults import Fault, SettingsError
+from tests.examples import examples
 from tests.settings_scene import PROFILE, SOUND, read
 
 EVERYTHING = f"""\
@@ -172,7 +173,7 @@ def must_be_readable(fault: Fault, texts: dict[str, str]) -> None:
         ), fault
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(HANDS)
 def test_a_spoilt_configuration_loads_or_every_fault_can_be_read(hands: list[tuple[Mutation, int]]) -> None:
     text = spoil(EVERYTHING, hands)
@@ -184,7 +185,7 @@ def test_a_spoilt_configuration_loads_or_every_fault_can_be_read(hands: list[tup
         must_be_readable(fault, {"pole.toml": text, "mine.toml": PROFILE})
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(HANDS)
 def test_a_spoilt_profile_loads_or_every_fault_can_be_read(hands: list[tuple[Mutation, int]]) -> None:
     profile = spoil(EVERY_KEY, hands)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.toml_syntax import MOST_PARTS, Unreadable, parse
 from gateway.toml_text import Path, key_text, lines_of, visible
+from tests.examples import examples
 
 DECOYS = ("a = 1", "[a]", "[[a]]", "# a = 1", "a.b = { c = 1 }", "]", "}", '"', "'", "=", ",", "é")
 """What looks like a key, a section or a bracket where it is only text."""
@@ -113,7 +114,7 @@ def places_in(value: Any, above: Path = ()) -> Iterator[Path]:  # noqa: ANN401  
             yield from places_in(inner, (*above, number))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(documents())
 def test_every_key_that_tomllib_finds_has_a_line_and_stands_in_it(text: str) -> None:
     rows = text.split("\n")
@@ -130,7 +131,7 @@ def test_every_key_that_tomllib_finds_has_a_line_and_stands_in_it(text: str) -> 
             assert rows[line - 1].count("[") + rows[line - 1].count("{")
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(documents())
 def test_a_sound_text_is_read_as_tomllib_reads_it(text: str) -> None:
     assert repr(parse(text + "\n")) == repr(tomllib.loads(text))
@@ -147,7 +148,7 @@ def why_not(text: str) -> Unreadable | None:
 TYPED = st.sampled_from(["", "\n", '"', "'", "[", "]", "{", "}", "=", ".", "x", "1", "\\", "#", "'''", '"""'])
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(documents(), st.integers(0, 10_000), st.integers(0, 5), TYPED)
 def test_a_damaged_text_is_read_or_its_line_is_told(text: str, at: int, less: int, more: str) -> None:
     at %= len(text) + 1

@@ -41,6 +41,8 @@ async def _outage(folder: Path, seconds: float) -> None:
     async with bench(folder) as b:
         b.daemon.start()
         await b.wait(5)
+        b.relay.cut()
+        await asyncio.to_thread(b.receiver.fence)
         b.broker.kill()
         await asyncio.sleep(seconds / 2)
         b.daemon.kill()
@@ -49,6 +51,7 @@ async def _outage(folder: Path, seconds: float) -> None:
         b.daemon.start()
         await asyncio.sleep(seconds / 2)
         b.broker.start()
+        b.relay.restore()
         await _until(lambda: committed <= set(b.heard.packs[DATASET]), within=30.0)
         await _until(lambda: not b.heard.holes())
         epochs = {epoch for epoch, _ in b.heard.packs[DATASET]}

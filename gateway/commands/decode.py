@@ -26,14 +26,14 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class CompanyId(click.ParamType[int]):
-    """A number of 16 bits, as 0x0499 or as 1177."""
+    """A number of 16 bits, as 0x0499, 0499 or 1177."""
 
     name = "id"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read it."""
         try:
-            number = int(value, 0)
+            number = int(value, 16 if value.startswith("0") else 10)  # the registry writes four digits of hex
         except ValueError:
             number = -1
         if not 0 <= number <= LARGEST_ID:

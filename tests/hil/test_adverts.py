@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hil.adverts import Advert, encode, from_report, parse, structure, structures
+from tests.examples import examples
 
 RUUVI = 0x0499
 EDDYSTONE = "0000feaa-0000-1000-8000-00805f9b34fb"
@@ -35,11 +36,13 @@ def test_an_advert_is_these_bytes() -> None:
     )
 
 
+@examples(100)
 @given(ADVERTS)
 def test_what_is_written_is_read(advert: Advert) -> None:
     assert parse(encode(advert)) == advert
 
 
+@examples(100)
 @given(st.binary(max_size=300))
 def test_any_bytes_can_be_read(data: bytes) -> None:
     parse(data)
