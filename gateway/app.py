@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Coroutine, Hashable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,28 @@ import structlog
 
 from drivers.contract import Advertised, Asked, OnPort, Streamed
 from gateway import status_socket
-from gateway.account import Account
+from gateway.account import QUALITY, Account
 from gateway.buffer import Buffer
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
 from gateway.forward import Forward
 from gateway.health import DeviceHealth
+from gateway.journal import Journal
+from gateway.keep_time import keep_time
 from gateway.line import Line, LinePort, Tap, Wire
 from gateway.listen import Ear
 from gateway.mqtt_link import Broker, Refused, UplinkDown
 from gateway.notify import notify
 from gateway.pack import Packer
-from gateway.pack_file import SqlError
+from gateway.pack_room import Terms
+from gateway.pack_sql import SqlError
 from gateway.poll import poll
+from gateway.reading import Pack, Reading
 from gateway.report import Report, last_will
 from gateway.serial_wire import SerialWire
 from gateway.settings import Settings
 from gateway.tcp_wire import TcpWire
+from gateway.timeline import Timeline
 from gateway.uplink import Uplink
 
 # The end takes 5 s at the most, whatever the broker and bluetoothd do; radio and mqtt_link take 1 s each
@@ -52,16 +58,18 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = Clock()
-    buffer = Buffer(settings.root.buffer.path, settings.root.buffer.max_bytes)
-    await buffer.open(clock.boot)
-    pole = Pole(settings, clock, buffer)
+    journal = Journal(runtime_folder(), clock.boot)
+    buffer = _buffer(settings, clock, journal)
+    await buffer.open(clock.boot, clock.now(), clock.utc_offset() if clock.synchronised() else None)
+    pole = Pole(settings, clock, buffer, journal)
+    pole.go_on()
     try:
         await pole.run(stop)
     finally:
         pole.packer.seal_all()
         try:
-            await buffer.close()
-        except SqlError as error:
+            await buffer.end()
+        except (SqlError, OSError) as error:
             log.critical("the buffer cannot be written: packs are lost", why=str(error), packs=buffer.depth.packs)
         else:
             log.info("stopped", packs_kept=buffer.depth.packs)
@@ -70,17 +78,23 @@ async def run(settings: Settings) -> None:
 class Pole:
     """All the parts of one run, wired."""
 
-    def __init__(self, settings: Settings, clock: Clock, buffer: Buffer) -> None:
+    def __init__(self, settings: Settings, clock: Clock, buffer: Buffer, journal: Journal) -> None:
         """Make the parts; nothing runs yet."""
         root = settings.root
         topic = f"{root.uplink.prefix}/{root.pole.id}"
         self._settings = settings
         self._clock = clock
         self._buffer = buffer
+        self._journal = journal
         self._started = clock.now()
         self._health = {device.id: DeviceHealth() for device in settings.devices}
         self._uplink = Uplink(_broker(settings), last_will(topic))
-        self._forward = Forward(buffer, self._uplink, lambda dataset: f"{topic}/data/{dataset}")
+        self._forward = Forward(
+            buffer,
+            self._uplink,
+            topic=lambda dataset: f"{topic}/data/{dataset}",
+            payload=Timeline(lambda: buffer.epochs).payload,
+        )
         terms = {name: _terms(settings, name) for name in {device.home for device in settings.devices}}
         self._catalogue = Catalogue(root.pole.id, settings.devices, terms)
         self._report = Report(
@@ -90,11 +104,24 @@ class Pole:
             root.pole.id,
             epoch=buffer.epoch,
             after=buffer.after,
-            rhythms={name: settings.dataset(name) for name in terms},
+            rhythm=settings.dataset,
             catalogue=self._catalogue,
             clock=clock,
             put=buffer.put,
         )
+
+    def go_on(self) -> None:
+        """Take up what the run before had accepted, where a journal kept it."""
+        left = self._journal.open()
+        self._buffer.restore(left, self._within)
+        for reading in left.readings:
+            if reading.device in self._health:  # else it was taken out of the file; its readings go out without units
+                self._catalogue.note(reading.device, (name for name in reading.values if QUALITY not in name))
+            self.packer.keep(reading)
+        if self._journal.trouble:
+            log.info("a crash may lose what is not on the disk yet", why=self._journal.trouble)
+        elif left.packs or left.readings:
+            log.info("the run before was not ended in order", packs=len(left.packs), readings=len(left.readings))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run all jobs until ``stop``, then end them in order."""
@@ -108,8 +135,8 @@ class Pole:
             await _end(collectors)
             self.packer.seal_all()
             await self._last_sends()
-            with contextlib.suppress(SqlError):  # it is tried again, and told, when the buffer is closed
-                await self._buffer.commit()
+            with contextlib.suppress(SqlError, OSError):  # it is tried again, and told, at the end
+                await self._buffer.barrier()
             await _end(carriers)
         await self._say_goodbye()
 
@@ -132,17 +159,23 @@ class Pole:
                 "commits": depth.commits,
                 "dropped": depth.dropped,
                 "dropped_readings": depth.dropped_readings,
+                "trouble": self._buffer.trouble,
+                "journal": self._journal.trouble or "ok",
+                "mended": asdict(self._buffer.mended) if self._buffer.mended else None,
             },
             "devices": {name: _health(health, now) for name, health in self._health.items()},
         }
 
     def _what_matters(self) -> Hashable:
-        return self._buffer.depth.dropped, tuple(health.lapse for health in self._health.values())
+        buffer = self._buffer
+        disk = bool(buffer.depth.dropped), buffer.trouble, buffer.mended, self._journal.trouble
+        return disk, tuple(health.lapse for health in self._health.values())
 
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
-        if folder := os.environ.get("RUNTIME_DIRECTORY"):  # systemd's; the first of its names is ours
-            jobs.append(status_socket.serve(Path(folder.split(":")[0]), self._detailed))
+        jobs.append(keep_time(self._clock, self._buffer.know_utc))
+        if folder := runtime_folder():
+            jobs.append(status_socket.serve(folder, self._detailed))
         return jobs
 
     def _collectors(self) -> list[Job]:
@@ -159,7 +192,7 @@ class Pole:
                 health=self._health[device.id],
                 now=self._clock.now,
                 note=self._catalogue.note,
-                keep=self.packer.keep,
+                keep=self._accept,
             )
             if isinstance(device, Asked):
                 port = LinePort(lines[device.port], device.place(), device.timeout)
@@ -171,6 +204,14 @@ class Pole:
             elif isinstance(device, Advertised):
                 heard.append((device.address, Ear(device, account)))
         return jobs + (self._radio_jobs(heard) if heard else [])
+
+    def _accept(self, reading: Reading) -> None:
+        self._journal.accept(reading)
+        self.packer.keep(reading)
+
+    def _within(self, pack: Pack) -> float:
+        age = (self._clock.now() - pack.taken) / NS
+        return max(0.0, self._settings.dataset(pack.dataset).commit_within - age)
 
     def _radio_jobs(self, heard: list[tuple[str, Ear]]) -> list[Job]:
         from gateway.radio import Radio  # noqa: PLC0415  # bleak takes 8 MB that a pole without Bluetooth keeps
@@ -205,11 +246,32 @@ class Pole:
         await self._uplink.close()
 
 
+def runtime_folder() -> Path | None:
+    """Return the folder that systemd gives to this service alone, in RAM; None where there is none."""
+    folder = os.environ.get("RUNTIME_DIRECTORY")
+    return Path(folder.split(":")[0]) if folder else None
+
+
 def line_of(settings: Settings, name: str, tap: Tap | None = None) -> Line:
     """Make the line of a [port] section. ``tap`` sees all bytes."""
     port = settings.root.port[name]
     wire: Wire = TcpWire(*port.tcp) if port.tcp else SerialWire(port.path, settings.line(name))
     return Line(name, wire, tap=tap)
+
+
+def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
+    options = settings.root.buffer
+    names = {*settings.root.dataset, *(device.home for device in settings.devices)}
+    terms = {name: settings.dataset(name) for name in names}
+    history_ns = options.history_s * NS
+    return Buffer(
+        options.path,
+        options.max_bytes,
+        terms={name: Terms(dataset.priority, dataset.when_full) for name, dataset in terms.items()},
+        journal=journal,
+        disk_first=options.durability == "disk-first",
+        forget_before=(lambda: clock.now() + clock.utc_offset() - history_ns) if history_ns else None,
+    )
 
 
 def _broker(settings: Settings) -> Broker:

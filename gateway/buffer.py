@@ -2,11 +2,14 @@
 
 * **A pack is written only if it is not acknowledged in time**: it waits in RAM for ``commit_within`` seconds of its
   dataset, counted from its first reading. A healthy uplink writes nothing to the flash. When the first pack is due,
-  all that wait are committed in one transaction, with one fsync.
+  all that wait are committed in one transaction, with one fsync. Meanwhile the journal on the RAM file system keeps
+  it. ``disk_first`` is for those who want every pack committed before it is sent.
 * **A row leaves only after a successful PUBACK.** Its deletion rides on the next commit; a deletion that is lost
-  in a power cut only sends the pack again, under the same (epoch, n).
+  in a power cut only sends the pack again, under the same (epoch, n). With history it stays until room is wanted.
 * **Live before old**: what waits in RAM is taken first, then rows, oldest first.
-* **Bounded**: the file by ``max_bytes``, RAM by ``RAM_BYTES`` while the disk refuses; the oldest give way, counted.
+* **Bounded**: the file by ``max_bytes``, RAM by ``RAM_BYTES`` while the disk refuses; who gives way is counted, and
+  told upstream (:meth:`Buffer.losses`).
+* **It works whatever the disk does**: a file that cannot be opened is tried again, and packs stay in RAM until then.
 
 The event loop never waits for the disk: the file has a thread of its own. Numbers of packs only grow, and all that
 wait are committed together, so every row is older than every pack in RAM.
@@ -15,28 +18,27 @@ wait are committed together, so every row is older than every pack in RAM.
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
-from gateway.pack_file import Dropped, PackFile, Row, SqlError
+from gateway.frame import number_of
+from gateway.journal import Journal, Left
+from gateway.pack_disk import Disk
+from gateway.pack_file import PackFile
+from gateway.pack_room import HISTORY, Terms
+from gateway.pack_sql import Contents, Dropped, Loss, Mended, Row, SqlError, Written, loss_of, victim_of
 from gateway.reading import Pack
+from gateway.timeline import Epoch
 
 DELETE_WITHIN_S = 60.0  # acknowledged rows leave by then even if nothing else is written
 RETRY_S = 5.0
 RAM_BYTES = 32 * 1024 * 1024
-EPOCH_SHIFT = 32  # a number is epoch and count: it never comes twice
+COMMIT_BYTES = 512 * 1024
 
-T = TypeVar("T")
 log = structlog.get_logger()
-
-
-class BufferUnusable(Exception):
-    """The file cannot be used as a buffer; the message says why and what to do."""
 
 
 @dataclass(slots=True)
@@ -73,63 +75,117 @@ class Held:
 
 
 class Buffer:
-    """The packs that were not acknowledged yet."""
+    """The packs that were not acknowledged yet.
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        """Set it; ``open`` opens the file. Arguments as :class:`gateway.pack_file.PackFile`."""
-        self._path = path
-        self._file = PackFile(path, max_bytes)
+    Attributes:
+        epoch: number of this run.
+        depth: how full it is.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        *,
+        terms: Mapping[str, Terms] | None = None,
+        journal: Journal | None = None,
+        disk_first: bool = False,
+        forget_before: Callable[[], int] | None = None,
+    ) -> None:
+        """Set it; ``open`` opens the file.
+
+        Args:
+            path: as :class:`gateway.pack_file.PackFile`, as ``max_bytes`` and ``terms``.
+            max_bytes: the same.
+            terms: the same.
+            journal: keeps what is in RAM across a crash.
+            disk_first: a pack is committed before it is sent.
+            forget_before: tells when a pack of the history was taken that may go now, nanoseconds since 1970; None:
+                there is no history.
+        """
+        self._terms = terms or {}
+        self._journal = journal or Journal(None, "")
+        self._disk_first = disk_first
+        self._forget_before = forget_before
+        self._disk = Disk(
+            path,
+            lambda at: PackFile(at, max_bytes, self._terms, history=forget_before is not None),
+            on_open=self._opened,
+            on_mend=self._mended,
+            in_ram=self._journal.folder,
+        )
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, "buffer")
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
         self._fewer = asyncio.Event()
         self._writing = asyncio.Lock()
         self._ram: dict[int, Held] = {}
         self._out: dict[int, Held] = {}
+        self._history: dict[int, Held] = {}
         self._leaving: set[int] = set()
         self._leave_by = math.inf
+        self._losses: list[Loss] = []
         self._cursor = 0
         self._more_on_disk = False
         self._count = 0
         self._marks: dict[str, tuple[int, int]] = {}
+        self._last: dict[str, tuple[int, int]] = {}
+        self._epochs = Contents(0).epochs
         self.epoch = 0
         self.depth = Depth()
 
-    async def open(self, boot: str) -> None:
-        """Open or make the file and begin an epoch. Raises BufferUnusable.
+    @property
+    def epochs(self) -> list[Epoch]:
+        """The runs before this one that still matter, and this one."""
+        return self._epochs
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the disk, in words; "" for nothing."""
+        return self._disk.trouble
+
+    @property
+    def mended(self) -> Mended | None:
+        """What was found damaged last; None: nothing was."""
+        return self._disk.mended
+
+    async def open(self, boot: str, started: int = 0, utc: int | None = None) -> None:
+        """Open or make the file and begin an epoch. Raises BufferUnusable where another gateway has it open.
 
         Args:
             boot: id of this boot of the machine; stamps of CLOCK_BOOTTIME mean nothing without it.
+            started: now, nanoseconds of CLOCK_BOOTTIME.
+            utc: what to add to that for nanoseconds since 1970, where that is certain.
         """
-        try:
-            contents = await self._on_thread(lambda: self._file.open(boot))
-        except (SqlError, OSError) as error:
-            self._thread.shutdown()
-            raise BufferUnusable(
-                f"{self._path} cannot be used as buffer: {error}. Look at `path` in [buffer]: the gateway's user must "
-                "be able to write that folder, and no other gateway may have the file open."
-            ) from error
-        self.epoch, self._marks = contents.epoch, contents.marks
-        self.depth.packs = self.depth.stored = contents.packs
-        self.depth.readings = contents.readings
-        self._more_on_disk = contents.packs > 0
+        await self._disk.open(boot, started, utc)
+
+    def restore(self, left: Left, within: Callable[[Pack], float]) -> None:
+        """Take what the run before had accepted and not settled.
+
+        Args:
+            left: what the journal kept; it still does.
+            within: the seconds a pack may stay in RAM.
+        """
+        self._last = left.last
+        for number, pack in left.packs.items():
+            if self._marks.get(pack.dataset, (0, 0)) >= (pack.epoch, pack.n):
+                self._journal.settled([number])  # it had reached the disk
+            else:
+                self._add(Held(number, pack, due=self._loop.time() + within(pack)))
 
     def put(self, pack: Pack, within: float) -> None:
         """Take a sealed pack. It is on disk ``within`` seconds from now unless it is acknowledged before."""
         self._count += 1
-        held = Held(self.epoch << EPOCH_SHIFT | self._count, pack, due=self._loop.time() + within)
-        self._ram[held.number] = held
-        self.depth.packs += 1
-        self.depth.readings += pack.readings
-        self._work.set()
-        self._changed.set()
+        held = Held(number_of(self.epoch, self._count), pack, due=self._loop.time() + within)
+        self._journal.sealed(held.number, pack)
+        self._add(held)
 
     async def take(self, limit: int) -> list[Held]:
         """Wait for packs that are not taken, and take up to ``limit``."""
         while True:
             self._work.clear()  # before looking: what comes while the file is read is not missed
-            held = [each for each in self._ram.values() if not each.taken][:limit]
+            ready = () if self._disk_first and self._disk.is_open else self._ram.values()
+            held = [each for each in ready if not each.taken][:limit]
             self._take(held)
             if len(held) < limit and self._more_on_disk:
                 held += await self._rows(limit - len(held))
@@ -149,8 +205,10 @@ class Buffer:
         if held.stored:
             self.depth.stored -= 1
             self._leave(held.number)
-        else:
-            self._ram.pop(held.number, None)
+        elif self._ram.pop(held.number, None) is not None and self._forget_before is not None:
+            self._history[held.number] = held
+            self._leave_soon()
+        self._journal.settled([held.number])
         self._fewer.set()
 
     async def empty(self) -> None:
@@ -171,8 +229,8 @@ class Buffer:
         self._work.set()
 
     def after(self, dataset: str) -> str:
-        """Tell the last pack of a dataset that reached the disk before this epoch, as "epoch:n"; "" for none."""
-        epoch, n = self._marks.get(dataset, (0, 0))
+        """Tell the last pack of a dataset that is known from before this epoch, as "epoch:n"; "" for none."""
+        epoch, n = max(self._marks.get(dataset, (0, 0)), self._last.get(dataset, (0, 0)))
         return f"{epoch}:{n}" if epoch else ""
 
     async def run(self) -> None:
@@ -188,66 +246,137 @@ class Buffer:
                         await self._changed.wait()
                 continue
             try:
-                await self.commit()
-            except SqlError as error:
-                log.warning(
-                    "the buffer cannot be written; packs stay in memory", path=str(self._path), error=str(error)
-                )
+                await self.barrier()
+            except (SqlError, OSError) as error:
+                self._disk.tell(str(error))
                 self._bound_ram()
                 await asyncio.sleep(RETRY_S)
 
-    async def commit(self) -> None:
-        """Write all that wait in RAM and delete the acknowledged rows. Raises SqlError; nothing is lost then.
+    async def barrier(self) -> None:
+        """Return when all that was put is on the disk. Raises SqlError, OSError; nothing is lost then.
 
         Once begun it comes to its end, also when whoever called it is cancelled: the thread writes on, and what it
         wrote must not be written again.
         """
         await asyncio.shield(self._loop.create_task(self._commit()))
 
-    async def close(self) -> None:
-        """Write all that is not acknowledged and close the file. Raises SqlError where that fails."""
+    async def end(self) -> None:
+        """Write all that is not acknowledged; the process ends. Raises SqlError, OSError where that fails."""
         try:
-            await self.commit()
+            await self.barrier()
         finally:
-            await self._on_thread(self._file.close)
-            self._thread.shutdown()
+            self._disk.leave()
+
+    async def close(self) -> None:
+        """Write all that is not acknowledged and close the file. Raises SqlError, OSError where that fails."""
+        try:
+            await self.barrier()
+        finally:
+            await self._disk.close()
+
+    async def losses(self) -> tuple[int, list[Loss]]:
+        """Return what was lost and not told yet; see :meth:`gateway.pack_file.PackFile.losses`. Raises SqlError."""
+        return await self._disk.losses()
+
+    async def told(self, batch: int) -> None:
+        """The receiver knows of it. Raises SqlError."""
+        await self._disk.told(batch)
+
+    async def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Pack]:
+        """Return packs by number, acknowledged or not, up to ``limit``, as far as they are still there."""
+        rows = await self._disk.held(dataset, epoch, first, last, limit)
+        in_ram = [
+            held.pack
+            for held in (*self._history.values(), *self._ram.values())
+            if (held.pack.dataset, held.pack.epoch) == (dataset, epoch) and first <= held.pack.n <= last
+        ]
+        packs = {pack.n: pack for pack in (*(row.pack for row in rows), *in_ram)}
+        return [packs[n] for n in sorted(packs)][:limit]
+
+    async def know_utc(self, boot: str, utc: int) -> None:
+        """Store what to add to the stamps of a boot. Raises SqlError."""
+        self._epochs = [e._replace(utc=utc) if e.boot == boot and e.utc is None else e for e in self._epochs]
+        await self._disk.know_utc(boot, utc)
+
+    def _opened(self, contents: Contents) -> None:
+        self.epoch, self._epochs = contents.epoch, contents.epochs
+        self._marks = contents.marks
+        self.depth.packs += contents.packs
+        self.depth.stored += contents.packs
+        self.depth.readings += contents.readings
+        self._more_on_disk = contents.packs > 0
+
+    def _add(self, held: Held) -> None:
+        if self._disk_first:
+            held.due = self._loop.time()
+        self._ram[held.number] = held
+        self.depth.packs += 1
+        self.depth.readings += held.pack.readings
+        self._work.set()
+        self._changed.set()
 
     async def _commit(self) -> None:
         async with self._writing:
-            batch = list(self._ram.values())
-            leaving = list(self._leaving)
-            if not batch and not leaving:
-                return
-            rows = [Row(held.number, held.pack) for held in batch]
-            dropped = await self._on_thread(lambda: self._file.write(rows, leaving))
-            self.depth.commits += 1
-            self._leaving.difference_update(leaving)
-            lost = [row for row in dropped if row.id not in self._leaving]
-            self._leaving.difference_update(row.id for row in dropped)
-            self._leave_by = self._loop.time() + DELETE_WITHIN_S if self._leaving else math.inf
-            self.depth.stored -= len(lost)
-            self._gave_way(lost)
-            self._stored(batch)
+            last = max(self._ram, default=0)
+            await self._write_some()
+            while min(self._ram, default=math.inf) <= last:
+                await self._write_some()
+
+    async def _write_some(self) -> None:
+        """Commit what waits, the oldest first, up to the size that the log of the file is made for."""
+        batch = _up_to(COMMIT_BYTES, self._ram.values())
+        history = _up_to(COMMIT_BYTES, self._history.values())
+        leaving, losses = list(self._leaving), list(self._losses)
+        if not (batch or history or leaving or losses):
+            return
+        rows = [Row(held.number, held.pack) for held in batch]
+        rows += [Row(held.number, held.pack, HISTORY) for held in history]
+        forget_before = self._forget_before() if self._forget_before is not None else None
+        written = await self._disk.write(rows, leaving, losses, forget_before)
+        self.depth.commits += 1
+        del self._losses[: len(losses)]
+        for held in history:
+            self._history.pop(held.number, None)
+        self._wrote(batch, leaving, written)
+
+    def _wrote(self, batch: Sequence[Held], leaving: Iterable[int], written: Written) -> None:
+        self._leaving.difference_update(leaving)
+        lost = [row for row in written.dropped if row.id not in self._leaving]
+        self._leaving.difference_update(row.id for row in written.dropped)
+        self._leave_by = math.inf
+        if self._leaving or self._history:
+            self._leave_soon()
+        self.depth.stored -= sum(row.id not in written.refused for row in lost)
+        self._stored(held for held in batch if held.number not in written.refused)
+        for held in batch:
+            if held.number in written.refused and self._ram.pop(held.number, None) is not None:
+                held.left = True
+        self._gave_way(lost)
 
     def _stored(self, batch: Iterable[Held]) -> None:
-        for held in batch:
+        stored = list(batch)
+        for held in stored:
             held.stored = True
             self._ram.pop(held.number, None)
             if held.left:  # acknowledged while it was being written
+                self._history.pop(held.number, None)
                 self._leave(held.number)
                 continue
             self.depth.stored += 1
             if not held.taken:
                 self._more_on_disk = True
+        self._journal.settled(held.number for held in stored)
         self._work.set()
 
     async def _rows(self, limit: int) -> list[Held]:
         """Take rows from the file that are neither taken nor leaving."""
         start = self._cursor
-        rows = await self._on_thread(lambda: self._file.read(start, limit))
+        rows, end, damaged = await self._disk.read(start, limit)
         if self._cursor == start:  # else a row was released meanwhile that lies further back
-            self._cursor = rows[-1].id if rows else start
-            self._more_on_disk = len(rows) == limit
+            self._cursor = end
+            self._more_on_disk = len(rows) + len(damaged) == limit
+        self.depth.stored -= len(damaged)
+        self._gave_way(damaged)
         held = [
             Held(row.id, row.pack, stored=True)
             for row in rows
@@ -256,6 +385,18 @@ class Buffer:
         self._take(held)
         return held
 
+    def _mended(self, there: set[int]) -> None:
+        """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
+        for held in list(self._out.values()):
+            if held.stored and held.number not in there:
+                held.stored = False
+                self._ram[held.number] = held
+        waiting = there - self._leaving
+        self.depth.stored = len(waiting)
+        self.depth.packs = len(waiting) + len(self._ram)
+        self._cursor = 0
+        self._more_on_disk = True
+
     def _take(self, batch: Iterable[Held]) -> None:
         for held in batch:
             held.taken = True
@@ -263,21 +404,30 @@ class Buffer:
 
     def _leave(self, number: int) -> None:
         self._leaving.add(number)
+        self._leave_soon()
+
+    def _leave_soon(self) -> None:
         if self._leave_by == math.inf:
             self._leave_by = self._loop.time() + DELETE_WITHIN_S
             self._changed.set()
 
     def _bound_ram(self) -> None:
+        """Let packs go that the disk does not take and RAM cannot hold: the least important first, then the oldest."""
         excess = sum(len(held.pack.blob) for held in self._ram.values()) - RAM_BYTES
+        self._history.clear()
         dropped: list[Dropped] = []
-        for held in list(self._ram.values()):
+        for held in sorted(self._ram.values(), key=self._rank):
             if excess <= 0:
                 break
             excess -= len(held.pack.blob)
             del self._ram[held.number]
             held.left = True  # it may be written at this moment
             dropped.append(Dropped(held.number, held.pack.readings))
+            self._losses.append(loss_of([victim_of(Row(held.number, held.pack))], "refused"))
         self._gave_way(dropped)
+
+    def _rank(self, held: Held) -> tuple[int, int]:
+        return self._terms.get(held.pack.dataset, Terms()).rank, held.number
 
     def _gave_way(self, lost: Sequence[Dropped]) -> None:
         if not lost:
@@ -290,8 +440,17 @@ class Buffer:
         self.depth.readings -= readings
         self.depth.dropped += len(lost)
         self.depth.dropped_readings += readings
+        self._journal.settled(row.id for row in lost)
         self._fewer.set()
-        log.warning("the buffer is full: the oldest packs gave way", packs=len(lost), readings=readings)
+        log.warning("packs had to give way", packs=len(lost), readings=readings)
 
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._thread, work)
+
+def _up_to(size: int, packs: Iterable[Held]) -> list[Held]:
+    """Return the oldest of some packs: as many as have so many bytes together, and one at least."""
+    some: list[Held] = []
+    for held in sorted(packs, key=lambda each: each.number):
+        size -= len(held.pack.blob)
+        if some and size < 0:
+            break
+        some.append(held)
+    return some

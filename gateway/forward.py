@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-import zstandard
 
 from gateway.buffer import Buffer, Held
 from gateway.mqtt_link import Link, Message, Refused, UplinkDown
+from gateway.payload import is_packed
 from gateway.reading import Pack
 from gateway.uplink import Uplink
 
@@ -26,11 +26,21 @@ log = structlog.get_logger()
 class Forward:
     """The way of the packs from the buffer to the broker."""
 
-    def __init__(self, buffer: Buffer, uplink: Uplink, topic: Callable[[str], str]) -> None:
-        """Make it; ``topic`` gives the topic of a dataset."""
+    def __init__(
+        self, buffer: Buffer, uplink: Uplink, *, topic: Callable[[str], str], payload: Callable[[Pack], bytes]
+    ) -> None:
+        """Make it.
+
+        Args:
+            buffer: where packs come from.
+            uplink: where they go.
+            topic: gives the topic of a dataset.
+            payload: gives what is sent of a pack.
+        """
         self._buffer = buffer
         self._uplink = uplink
         self._topic = topic
+        self._payload = payload
         self._loop = asyncio.get_running_loop()
         self._aside = asyncio.Semaphore(MOST_REFUSED)
         self._free = asyncio.Event()
@@ -74,5 +84,6 @@ class Forward:
         self._buffer.release(held)
 
     def _message(self, pack: Pack) -> Message:
-        packed = pack.blob.startswith(zstandard.MAGIC_NUMBER.to_bytes(4, "little"))
-        return Message(self._topic(pack.dataset), pack.blob, content_type=SENML, encoding="zstd" if packed else "")
+        payload = self._payload(pack)
+        encoding = "zstd" if is_packed(payload) else ""
+        return Message(self._topic(pack.dataset), payload, content_type=SENML, encoding=encoding)

@@ -5,18 +5,15 @@ is ``send_every`` seconds old, or when it holds so much that a larger one would 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
-import zstandard
-
 from gateway.catalogue import Catalogue
+from gateway.payload import packed
 from gateway.reading import Pack, Reading
 from gateway.senml import encode
 
 MOST_VALUES = 2000
-SMALL_BYTES = 200  # below, compression makes it longer
-LEVEL = 3
 
 
 class Clock(Protocol):
@@ -53,7 +50,7 @@ class Packer:
         *,
         epoch: int,
         after: Callable[[str], str],
-        rhythms: Mapping[str, Rhythm],
+        rhythm: Callable[[str], Rhythm],
         catalogue: Catalogue,
         clock: Clock,
         put: Callable[[Pack, float], None],
@@ -64,7 +61,7 @@ class Packer:
             pole: what all names begin with.
             epoch: number of this run.
             after: tells, by dataset, where the last run ended.
-            rhythms: by dataset.
+            rhythm: tells that of a dataset.
             catalogue: knows the unit of each channel.
             clock: the machine's.
             put: takes a sealed pack, and the seconds it may stay in RAM.
@@ -72,7 +69,7 @@ class Packer:
         self._pole = pole
         self._epoch = epoch
         self._after = after
-        self._rhythms = rhythms
+        self._rhythm = rhythm
         self._catalogue = catalogue
         self._clock = clock
         self._put = put
@@ -81,7 +78,6 @@ class Packer:
         self._values: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._sealed: dict[str, int] = {}
-        self._compressor = zstandard.ZstdCompressor(level=LEVEL)
 
     def keep(self, reading: Reading) -> None:
         """Take a reading."""
@@ -89,7 +85,7 @@ class Packer:
         readings = self._open.setdefault(dataset, [])
         if not readings:
             self._values[dataset] = 0
-            self._timers[dataset] = self._loop.call_later(self._rhythms[dataset].send_every, self.seal, dataset)
+            self._timers[dataset] = self._loop.call_later(self._rhythm(dataset).send_every, self.seal, dataset)
         readings.append(reading)
         self._values[dataset] += len(reading.values)
         if self._values[dataset] >= MOST_VALUES:
@@ -100,28 +96,27 @@ class Packer:
         readings = self._open.pop(dataset)
         self._timers.pop(dataset).cancel()
         number = self._sealed[dataset] = self._sealed.get(dataset, 0) + 1
+        offset, certain = self._clock.utc_offset(), self._clock.synchronised()
         blob = encode(
             readings,
             pole=self._pole,
             unit_of=self._catalogue.unit,
-            utc_offset=self._clock.utc_offset(),
-            labels=self._labels(dataset, number),
+            utc_offset=offset,
+            labels=self._labels(dataset, number, certain=certain),
         )
-        if len(blob) >= SMALL_BYTES:
-            blob = self._compressor.compress(blob)
-        pack = Pack(dataset, self._epoch, number, self._values[dataset], readings[0].at, blob)
+        pack = Pack(dataset, self._epoch, number, self._values[dataset], readings[0].at, packed(blob), offset, certain)
         age = (self._clock.now() - pack.taken) / 1e9
-        self._put(pack, max(0.0, self._rhythms[dataset].commit_within - age))
+        self._put(pack, max(0.0, self._rhythm(dataset).commit_within - age))
 
     def seal_all(self) -> None:
         """Seal all that is open: the gateway stops."""
         for dataset in list(self._open):
             self.seal(dataset)
 
-    def _labels(self, dataset: str, number: int) -> dict[str, int | str]:
+    def _labels(self, dataset: str, number: int, *, certain: bool) -> dict[str, int | str]:
         labels: dict[str, int | str] = {"epoch": self._epoch, "seq": number, "cat": self._catalogue.hash}
         if number == 1 and (after := self._after(dataset)):
             labels["after"] = after
-        if not self._clock.synchronised():
+        if not certain:
             labels["clock"] = "unsynchronised"
         return labels

@@ -1,197 +1,385 @@
-"""A door: SQLite. The only file that speaks SQL; all of it runs on the buffer's one thread, over one connection.
+"""A door: the buffer's file. All of it runs on the buffer's one thread, over one connection.
 
-One row is one sealed pack. WAL with synchronous=FULL: what was committed survives a power cut. Pages of 1 KiB,
-because a commit is small. The exclusive lock keeps a second gateway, or a curious shell, out.
-
-``epoch`` has a row for each run of the gateway. ``mark`` keeps, per dataset, the last pack that was ever
-committed, also when its row has left.
+One row is one sealed pack, framed (:mod:`gateway.frame`), so that a flipped bit is noticed and a damaged file can be
+read without SQLite (:mod:`gateway.pack_raw`). Opening never fails because of what is in the file: it is set aside, and
+what is sound in it is taken over (:mod:`gateway.pack_mend`). Who gives way when the file is full is
+:mod:`gateway.pack_room`.
 """
 
+import contextlib
+import itertools
 import os
+import shutil
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from gateway.reading import Pack
+from gateway import frame, pack_mend, pack_raw, pack_sql
+from gateway.pack_room import HISTORY, HISTORY_RANK, Room, Terms, Victim
+from gateway.pack_sql import (
+    PAGE_BYTES,
+    WAL_BYTES,
+    Contents,
+    Dropped,
+    Loss,
+    Mended,
+    Row,
+    Written,
+    connect,
+    is_damage,
+    loss_of,
+    one,
+    pages_for,
+    transaction,
+    victim_of,
+)
+from gateway.timeline import Epoch
 
-APPLICATION_ID = 0x504F4C47  # "POLG"
-VERSION = 1
-PAGE_BYTES = 1024
-WAL_PAGES = 1024
-WAL_BYTES = WAL_PAGES * (PAGE_BYTES + 24)  # 24: the head of a frame
-GIVE_WAY = 16  # rows that leave at once when room is wanted
-ROW_BYTES = 64  # what a row takes beside its blob, roughly
-TREE_PAGES = 16  # what a commit touches beside the rows: the tree, the free list, marks
-PRAGMAS = f"""
-PRAGMA page_size={PAGE_BYTES};
-PRAGMA locking_mode=EXCLUSIVE;
-PRAGMA synchronous=FULL;
-PRAGMA wal_autocheckpoint={WAL_PAGES};
-PRAGMA secure_delete=OFF;
-PRAGMA cache_size=-512;
-PRAGMA temp_store=MEMORY;
-"""
-SCHEMA = f"""
-BEGIN;
-CREATE TABLE epoch(id INTEGER PRIMARY KEY, boot TEXT NOT NULL) STRICT;
-CREATE TABLE mark(dataset TEXT PRIMARY KEY, epoch INTEGER NOT NULL, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE pack(
-    id INTEGER PRIMARY KEY,     -- rows come back in the order they were sealed
-    dataset TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    n INTEGER NOT NULL,
-    readings INTEGER NOT NULL,
-    taken INTEGER NOT NULL,     -- nanoseconds of CLOCK_BOOTTIME, in the boot of its epoch
-    blob BLOB NOT NULL
-) STRICT;
-PRAGMA application_id={APPLICATION_ID};
-PRAGMA user_version={VERSION};
-COMMIT;
-"""
-
-
-SqlError = sqlite3.Error
-"""What every method of the file may raise: disk full, read-only, damaged, locked."""
-
-
-class Row(NamedTuple):
-    """A pack and its number in the file."""
-
-    id: int
-    pack: Pack
-
-
-class Contents(NamedTuple):
-    """What the file holds when it is opened.
-
-    Attributes:
-        epoch: the number of this run.
-        marks: dataset to the (epoch, n) of its last pack that was ever committed.
-        packs: rows.
-        readings: in them.
-    """
-
-    epoch: int
-    marks: dict[str, tuple[int, int]]
-    packs: int
-    readings: int
-
-
-class Dropped(NamedTuple):
-    """A row that had to give way."""
-
-    id: int
-    readings: int
+BALLAST_BYTES = 1_500_000
+SALVAGE_BATCH = 256
 
 
 class PackFile:
-    """The file. Every method may raise SqlError."""
+    """The file. Every method may raise SqlError; :func:`is_damage` tells whether ``mend`` helps.
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    Attributes:
+        path: where it lies.
+    """
+
+    def __init__(
+        self, path: Path, max_bytes: int, terms: Mapping[str, Terms] | None = None, *, history: bool = False
+    ) -> None:
         """Set it; ``open`` opens it.
 
         Args:
             path: the database; its folder is made where it is not there.
             max_bytes: how large the file and its WAL may become.
+            terms: by dataset, who gives way.
+            history: acknowledged packs stay while there is room.
         """
-        self._path = path
-        self._max_pages = (max_bytes - WAL_BYTES) // PAGE_BYTES
+        self.path = path
+        self._most_pages = self._max_pages = (max_bytes - WAL_BYTES) // PAGE_BYTES
+        self._ballast = path.with_name(f"{path.name}.ballast")
+        self._room = Room(terms or {})
+        self._history = history
+        self._batches = itertools.count(1)
+        self._epoch = 0
         self._sql: sqlite3.Connection
 
-    def open(self, boot: str) -> Contents:
-        """Open or make it and begin an epoch. Raises OSError as well."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._sql = sqlite3.connect(self._path, isolation_level=None, timeout=1.0)
+    def open(self, boot: str, started: int = 0, utc: int | None = None, epoch: int = 0) -> Contents:
+        """Open or make it and begin an epoch; whatever is in the file, it is mended. Raises OSError as well.
+
+        Args:
+            boot: id of this boot of the machine.
+            started: now, nanoseconds of CLOCK_BOOTTIME.
+            utc: what to add for nanoseconds since 1970, where that is certain.
+            epoch: the one that began already, before the file could be opened; 0: the next one.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        why = self._what_is_wrong()
+        if why:
+            pack_mend.set_aside(self.path)
+        tail = pack_raw.dropped_by_sqlite(self.path)  # before SQLite overwrites it
         try:
-            return self._begin(boot)
+            contents = self._open(boot, started, utc, epoch)
+        except (sqlite3.Error, *pack_sql.UNREADABLE) as error:
+            if not is_damage(error):
+                raise
+            why = str(error)
+            pack_mend.set_aside(self.path)
+            contents = self._open(boot, started, utc, epoch)
+        contents.mended = self._take_over(why, tail)
+        if contents.mended:
+            contents.packs, contents.readings = self._count()
+        return contents
+
+    def mend(self, why: str) -> tuple[Mended | None, set[int]]:
+        """Mend the file that turned out to be damaged while it was open.
+
+        Returns:
+            What was found, and the numbers of all rows that there are now.
+        """
+        self._sql.close()
+        pack_mend.set_aside(self.path)
+        self._sql = self._connect()
+        self._sql.execute("INSERT INTO epoch VALUES (?, '', 0, NULL)", (self._epoch,))
+        mended = self._take_over(why, [])
+        self._count()
+        return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack")}
+
+    def _what_is_wrong(self) -> str:
+        """Return what SQLite would not notice, or could not even look at; "" for nothing."""
+        if pack_mend.mending(self.path).parent.exists() and not self.path.exists():
+            return "the file was being mended when the gateway ended"
+        if self.path.is_dir():
+            return "there is a folder in its place"
+        if self.path.exists() and not self.path.stat().st_size and pack_mend.highest_epoch(self.path):
+            return "the file is empty"
+        if not self.path.exists() and pack_mend.highest_epoch(self.path):
+            return "the file is gone"
+        return ""
+
+    def _open(self, boot: str, started: int, utc: int | None, epoch: int) -> Contents:
+        self._sql = self._connect()
+        try:
+            contents = self._begin(boot, started, utc, epoch)
+            pack_mend.note_epoch(self.path, max(contents.epoch, pack_mend.highest_epoch(self.path)))
         except BaseException:
             self._sql.close()
             raise
+        self._epoch = contents.epoch
+        return contents
 
-    def _begin(self, boot: str) -> Contents:
-        self._sql.executescript(PRAGMAS)
-        new = not self._one("SELECT count(*) FROM sqlite_schema")  # also where the power went while it was made
-        if not new and self._one("PRAGMA application_id") != APPLICATION_ID:
-            raise sqlite3.DatabaseError("this is a database of another program")
-        self._sql.execute("PRAGMA journal_mode=WAL")  # the first that writes
-        if new:
-            self._sql.executescript(SCHEMA)
-            sync_folder(self._path.parent)
-        cursor = self._sql.execute("INSERT INTO epoch(boot) VALUES (?)", (boot,))
-        marks = self._sql.execute("SELECT dataset, epoch, n FROM mark")
-        packs, readings = self._sql.execute("SELECT count(*), coalesce(sum(readings), 0) FROM pack").fetchone()
+    def _connect(self) -> sqlite3.Connection:
+        sql = connect(self.path)
+        self._lay_ballast()
+        return sql
+
+    def _begin(self, boot: str, started: int, utc: int | None, epoch: int) -> Contents:
+        packs, readings = self._count()
+        epoch = (
+            epoch or max(self._one("SELECT coalesce(max(id), 0) FROM epoch"), pack_mend.highest_epoch(self.path)) + 1
+        )
+        with transaction(self._sql):
+            oldest = self._one("SELECT coalesce(min(id), 0) FROM pack") >> frame.EPOCH_SHIFT
+            self._sql.execute("DELETE FROM epoch WHERE id < ? AND id < ? - 100", (oldest or epoch, epoch))
+            if utc is not None:
+                self.know_utc(boot, utc)
+            self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (epoch, boot, started, utc))
         return Contents(
-            epoch=cursor.lastrowid or 0,
-            marks={dataset: (epoch, n) for dataset, epoch, n in marks},
+            epoch=epoch,
+            marks={name: (e, n) for name, e, n in self._sql.execute("SELECT dataset, epoch, n FROM mark")},
+            epochs=[Epoch(*row) for row in self._sql.execute("SELECT * FROM epoch ORDER BY id")],
             packs=packs,
             readings=readings,
         )
 
-    def write(self, rows: Sequence[Row], leaving: Iterable[int]) -> list[Dropped]:
-        """Delete what leaves, make room, insert: one transaction, one fsync."""
-        self._sql.execute("BEGIN IMMEDIATE")
-        try:
-            self._sql.executemany("DELETE FROM pack WHERE id = ?", ((number,) for number in leaving))
-            new = sum(len(row.pack.blob) + ROW_BYTES for row in rows) // PAGE_BYTES + 1
-            dropped = self._make_room(2 * new + TREE_PAGES)  # in the file, and in the WAL beyond its end
-            self._sql.executemany(
-                "INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (number, pack.dataset, pack.epoch, pack.n, pack.readings, pack.taken, pack.blob)
-                    for number, pack in rows
-                ),
-            )
-            last = {row.pack.dataset: row.pack for row in rows}
-            self._sql.executemany(
-                "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)",
-                ((dataset, pack.epoch, pack.n) for dataset, pack in last.items()),
-            )
-            self._sql.execute("COMMIT")
-        except BaseException:
-            if self._sql.in_transaction:
-                self._sql.execute("ROLLBACK")
-            raise
-        return dropped
+    def _count(self) -> tuple[int, int]:
+        """Count packs and readings that wait; that walks through all rows, so what is damaged shows."""
+        groups = self._sql.execute(
+            "SELECT dataset, level, count(*), sum(readings) FROM pack GROUP BY dataset, level"
+        ).fetchall()
+        self._room.count((dataset, level, packs) for dataset, level, packs, _ in groups)
+        waiting = [(packs, readings) for _, level, packs, readings in groups if level != HISTORY]
+        return sum(packs for packs, _ in waiting), sum(readings for _, readings in waiting)
 
-    def read(self, after: int, limit: int) -> list[Row]:
-        """Return up to ``limit`` rows whose number is greater than ``after``, in order."""
-        rows = self._sql.execute(
-            "SELECT id, dataset, epoch, n, readings, taken, blob FROM pack WHERE id > ? ORDER BY id LIMIT ?",
+    def _take_over(self, why: str, tail: Sequence[pack_raw.Found]) -> Mended | None:
+        """Insert what a damaged file, or the damaged end of a log, still holds."""
+        packs = self._insert_missing(tail)
+        old, aside, damaged = pack_mend.mending(self.path), "", 0
+        if old.parent.exists():
+            if old.is_file() or Path(f"{old}-wal").is_file():
+                salvaged = pack_raw.Salvage(old)
+                packs += self._insert_missing(salvaged)
+                damaged = salvaged.damaged
+            aside = str(pack_mend.keep_aside(self.path))
+        elif packs:
+            why = "the end of its log was damaged"
+        return Mended(why, packs, damaged, aside) if why else None
+
+    def _insert_missing(self, found: Iterable[pack_raw.Found]) -> int:
+        inserted = 0
+        rest = iter(found)
+        while some := list(itertools.islice(rest, SALVAGE_BATCH)):
+            new = [each for each in some if not self._has(each.number)]
+            self.write([Row(each.number, each.pack, max(each.level, HISTORY)) for each in new], ())
+            inserted += len(new)
+        return inserted
+
+    def _has(self, number: int) -> bool:
+        return bool(self._one("SELECT count(*) FROM pack WHERE id = ?", number))
+
+    def write(
+        self,
+        rows: Sequence[Row],
+        leaving: Iterable[int],
+        losses: Iterable[Loss] = (),
+        *,
+        forget_before: int | None = None,
+    ) -> Written:
+        """Delete what leaves, make room, insert: one transaction, one fsync.
+
+        Args:
+            rows: new packs; with a level of HISTORY those that were acknowledged already.
+            leaving: numbers of rows that were acknowledged.
+            losses: to be remembered.
+            forget_before: packs of the history that were taken before leave, nanoseconds since 1970.
+        """
+        leaving = list(leaving)
+        losses = list(losses)
+        try:
+            return self._write(rows, leaving, losses, forget_before)
+        except sqlite3.OperationalError as error:
+            if not self._gave_up_ballast(error):
+                raise
+            return self._write(rows, leaving, losses, forget_before)
+
+    def _write(
+        self, rows: Sequence[Row], leaving: Sequence[int], losses: Sequence[Loss], forget_before: int | None
+    ) -> Written:
+        saved = self._room.save()
+        try:
+            with transaction(self._sql):
+                for number in leaving:
+                    self._acknowledged(number)
+                if forget_before is not None:
+                    self._room.forget(self._sql, forget_before)
+                rows, dropped, refused = self._make_room(list(rows))
+                self._insert(rows)
+                pack_sql.add_losses(self._sql, losses)
+        except BaseException:
+            self._room.restore(saved)
+            raise
+        self._lay_ballast()
+        return Written(dropped, refused)
+
+    def read(self, after: int, limit: int) -> tuple[list[Row], int, list[Dropped]]:
+        """Return up to ``limit`` rows that were not acknowledged and whose number is greater than ``after``, in order.
+
+        Returns:
+            The rows; the number to go on after; rows that were damaged, which are deleted and counted as lost.
+        """
+        found = self._sql.execute(
+            "SELECT id, dataset, n, readings, taken, level, frame FROM pack WHERE id > ? AND level >= 0"
+            " ORDER BY id LIMIT ?",
             (after, limit),
+        ).fetchall()
+        rows, damaged = [], []
+        for *columns, framed in found:
+            try:
+                rows.append(Row(*frame.unseal(framed), columns[-1]))
+            except frame.Damaged:
+                damaged.append(Victim(*columns))
+        if damaged:
+            self._give_up(damaged)
+        return rows, found[-1][0] if found else after, [Dropped(victim.id, victim.readings) for victim in damaged]
+
+    def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
+        """Return packs of a dataset by epoch and n, acknowledged or not, up to ``limit``, in order of n."""
+        span = frame.number_of(epoch, 0), frame.number_of(epoch + 1, 0)
+        found = self._sql.execute(
+            "SELECT frame, level FROM pack WHERE id >= ? AND id < ? AND dataset = ? AND n BETWEEN ? AND ?"
+            " ORDER BY id LIMIT ?",
+            (*span, dataset, first, last, limit),
         )
-        return [Row(number, Pack(*fields)) for number, *fields in rows]
+        rows = []
+        for framed, level in found:
+            try:
+                rows.append(Row(*frame.unseal(framed), level))
+            except frame.Damaged:
+                continue  # it is told where it is to be sent
+        return rows
+
+    def losses(self) -> tuple[int, list[Loss]]:
+        """Return what was lost and not told yet, and the number of that batch; what is lost from now on is another."""
+        batch: int | None = self._sql.execute("SELECT min(batch) FROM lost WHERE batch > 0").fetchone()[0]
+        if batch is None:
+            batch = frame.number_of(self._epoch, next(self._batches))
+            self._sql.execute(pack_sql.CLOSE_LOST, {"batch": batch})
+        rows = self._sql.execute(
+            "SELECT dataset, epoch, reason, packs, readings, first, last, since, until FROM lost WHERE batch = ?"
+            " ORDER BY epoch, dataset, reason",
+            (batch,),
+        )
+        return batch, [Loss(*row) for row in rows]
+
+    def told(self, batch: int) -> None:
+        """The receiver knows of a batch."""
+        self._sql.execute("DELETE FROM lost WHERE batch = ?", (batch,))
+
+    def know_utc(self, boot: str, utc: int) -> None:
+        """Store what to add to the stamps of a boot."""
+        self._sql.execute("UPDATE epoch SET utc = ? WHERE boot = ? AND utc IS NULL", (utc, boot))
 
     def used_bytes(self) -> int:
         """Return the bytes of the pages in use."""
         return self._used_pages() * PAGE_BYTES
 
     def close(self) -> None:
-        """Close it."""
+        """Close it. The log goes with that, and is grown again by the next who opens it."""
         self._sql.close()
 
-    def _make_room(self, pages: int) -> list[Dropped]:
+    def _acknowledged(self, number: int) -> None:
+        row = self._sql.execute("SELECT dataset, level FROM pack WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            return
+        if self._history:
+            self._sql.execute("UPDATE pack SET level = ? WHERE id = ?", (HISTORY, number))
+            self._room.became_history(number, *row)
+        else:
+            self._sql.execute("DELETE FROM pack WHERE id = ?", (number,))
+            self._room.left(*row)
+
+    def _make_room(self, rows: list[Row]) -> tuple[list[Row], list[Dropped], set[int]]:
         dropped: list[Dropped] = []
-        while self._used_pages() + pages > self._max_pages:
-            oldest = self._sql.execute("SELECT id, readings FROM pack ORDER BY id LIMIT ?", (GIVE_WAY,)).fetchall()
-            if not oldest:
-                break
-            self._sql.execute("DELETE FROM pack WHERE id <= ?", (oldest[-1][0],))
-            dropped += (Dropped(*row) for row in oldest)
-        return dropped
+        refused: set[int] = set()
+        while rows and self._used_pages() + pages_for(rows) > self._max_pages:
+            least = self._room.least()
+            new = min(rows, key=self._refused_first)
+            if least is not None and least <= self._rank(new):
+                victims = self._room.give_way(self._sql, least)
+                reason = "evicted"
+            else:
+                rows.remove(new)
+                refused.add(new.id)
+                victims, reason = [victim_of(new)], "refused"
+            dropped += self._lose(victims, reason)
+        return rows, dropped, refused
+
+    def _refused_first(self, row: Row) -> tuple[int, int]:
+        """Order new packs: the least important first, the older first; of what is to be kept the newer first."""
+        return self._rank(row), -row.id if self._room.rule(row.pack.dataset) == "keep" else row.id
+
+    def _rank(self, row: Row) -> int:
+        return HISTORY_RANK if row.level == HISTORY else self._room.rank(row.pack.dataset)
+
+    def _lose(self, victims: Iterable[Victim], reason: str) -> list[Dropped]:
+        lost = [victim for victim in victims if victim.level != HISTORY]
+        pack_sql.add_losses(self._sql, (loss_of([victim], reason) for victim in lost))
+        return [Dropped(victim.id, victim.readings) for victim in lost]
+
+    def _give_up(self, damaged: Sequence[Victim]) -> None:
+        with transaction(self._sql):
+            for victim in damaged:
+                self._sql.execute("DELETE FROM pack WHERE id = ?", (victim.id,))
+                self._room.left(victim.dataset, victim.level)
+            self._lose(damaged, "damaged")
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        self._sql.executemany(
+            "INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (number, pack.dataset, pack.n, pack.readings, pack.taken, level, frame.seal(number, pack))
+                for number, pack, level in rows
+            ),
+        )
+        for row in rows:
+            self._room.came(row.pack.dataset, row.level)
+        last = {row.pack.dataset: row.pack for row in rows}
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)",
+            ((dataset, pack.epoch, pack.n) for dataset, pack in last.items()),
+        )
+
+    def _lay_ballast(self) -> None:
+        """Keep a little of the disk back for the day it is full: then even a deletion needs room."""
+        if self._ballast.exists() or shutil.disk_usage(self.path.parent).free < 4 * BALLAST_BYTES:
+            return
+        with contextlib.suppress(OSError), self._ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)  # allocates, writes nothing
+        self._max_pages = self._most_pages
+
+    def _gave_up_ballast(self, error: sqlite3.OperationalError) -> bool:
+        """Where the disk is full, free the ballast, and let the file not grow beyond what it is. Tell whether."""
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._ballast.exists():
+            return False
+        self._ballast.unlink()
+        self._max_pages = min(self._max_pages, self._one("PRAGMA page_count"))
+        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return True
 
     def _used_pages(self) -> int:
         return self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
 
-    def _one(self, query: str) -> int:
-        value: int = self._sql.execute(query).fetchone()[0]
-        return value
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new file's name durable. Without it a power cut may take the whole file with it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _one(self, query: str, *parameters: object) -> int:
+        return one(self._sql, query, *parameters)

@@ -48,6 +48,8 @@ class Pack:
         readings: how many values it holds.
         taken: when its first reading was taken, nanoseconds of CLOCK_BOOTTIME of the boot it was sealed in.
         blob: the payload as it goes on the wire.
+        offset: nanoseconds that were added to stamps for the time since 1970.
+        certain: the kernel held the time of day for right when it was sealed.
     """
 
     dataset: str
@@ -56,3 +58,5 @@ class Pack:
     readings: int
     taken: int
     blob: bytes
+    offset: int = 0
+    certain: bool = True

@@ -9,7 +9,9 @@ version, and our labels, which a reader that does not know them ignores (section
 ``seq``    number of the pack in its dataset and epoch, from 1: holes and repeats show
 ``after``  in the first pack of an epoch: "E:N", the last pack before it that reached the disk
 ``cat``    hash of the catalogue that describes the channels
-``clock``  "unsynchronised" where the times are a guess
+``clock``  "unsynchronised" where the times are a guess; it may stand beside
+``boot``   the boot of the machine they belong to, and
+``earliest``, ``latest``: seconds since 1970 between which that boot must have been
 =========  ====================================================================================
 
 A record of quality carries the reason as ``why``. Channels without a unit come first: a base unit cannot be taken
@@ -59,6 +61,26 @@ def encode(
             unit = head["bu"] = units[key]
         records.extend(_run(head, runs[key], zero))
     records[0] = first | records[0]
+    return json.dumps(records, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def amended(pack: bytes, *, shift: int = 0, labels: Mapping[str, int | str] | None = None, without: str = "") -> bytes:
+    """Write a pack anew with other times or labels; values stay as they were.
+
+    Args:
+        pack: as ``encode`` wrote it.
+        shift: nanoseconds by which all its times are wrong.
+        labels: to be added to the first record.
+        without: a label that goes.
+    """
+    records: list[Record] = json.loads(pack)
+    first = records[0]
+    base = first["bt"]
+    assert isinstance(base, int | float)  # noqa: S101  # encode wrote it
+    ms = round(base * 1000) + round(shift / NS_PER_MS)
+    first["bt"] = ms // 1000 if ms % 1000 == 0 else ms / 1000
+    first.pop(without, None)
+    records[0] = first | dict(labels or {})
     return json.dumps(records, separators=(",", ":"), ensure_ascii=False).encode()
 
 

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from drivers.contract import Driver, LineSettings, Name, OnPort
-from gateway.faults import ADAPTER_PATTERN, TOPIC_PATTERN, Fault, at_key
+from gateway.faults import ADAPTER_PATTERN, DURATION_PATTERN, TOPIC_PATTERN, Fault, at_key
 from gateway.toml_text import quoted
 
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 TCP = "tcp://"
 LARGEST_PORT = 65_535
+UNIT_S = {"m": 60, "h": 3600, "d": 86_400}
 HOST = r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?\])"
 BROKER = re.compile(rf"mqtts?://{HOST}(:(?P<port>.*?))?/?", re.IGNORECASE)
 LIKELY_HOST = re.compile(rf"([a-z+]+:?//|mqtts?:/?)?(?P<meant>{HOST}(:[0-9]+)?)(/|$)", re.IGNORECASE)
@@ -87,6 +88,17 @@ class BufferSettings(Section):
 
     path: FilePath = Field(Path("/var/lib/polegate/buffer.db"), strict=False, description="The database file.")
     max_bytes: int = Field(256 * 1024 * 1024, ge=4 * 1024 * 1024, le=1 << 40, description="Largest size of it.")
+    durability: Literal["ram-first", "disk-first"] = Field(
+        "ram-first", description="What comes first of a pack: that it is sent, or that it is on the disk."
+    )
+    history: str | None = Field(
+        None, pattern=DURATION_PATTERN, description="How long acknowledged packs are kept for those who missed some."
+    )
+
+    @property
+    def history_s(self) -> int:
+        """Seconds of history; 0: there is none."""
+        return int(self.history[:-1]) * UNIT_S[self.history[-1]] if self.history else 0
 
 
 class BluetoothSettings(Section):
@@ -135,6 +147,10 @@ class DatasetSettings(Section):
     send_every: float = Field(5.0, gt=0, le=3600, description="Seconds of readings in a pack.")
     commit_within: float = Field(
         10.0, gt=0, le=86_400, description="Seconds after which a reading that was not acknowledged is on the disk."
+    )
+    priority: int = Field(5, ge=0, le=9, description="Who stays when the buffer is full: the highest stays longest.")
+    when_full: Literal["drop-oldest", "thin", "keep"] = Field(
+        "drop-oldest", description="What gives way then: the oldest packs, nine of ten of them, or none."
     )
     owner: str = ""
     licence: str = ""

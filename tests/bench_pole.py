@@ -65,7 +65,7 @@ class Bench:
             if source.exists():  # the WAL goes when the file is closed in order
                 Path(f"{copy}{suffix}").write_bytes(source.read_bytes())
         with contextlib.closing(sqlite3.connect(copy)) as sql:
-            return set(sql.execute("SELECT epoch, n FROM pack WHERE dataset = ?", (DATASET,)))
+            return set(sql.execute("SELECT id >> 32, n FROM pack WHERE dataset = ?", (DATASET,)))
 
 
 @contextlib.asynccontextmanager

@@ -104,6 +104,6 @@ def contents(path: Path) -> list[Key]:
         file = PackFile(Path(folder) / path.name, ROOMY)
         file.open("boot")
         try:
-            return [key(row.pack) for row in file.read(0, 1_000_000)]
+            return [key(row.pack) for row in file.read(0, 1_000_000)[0]]
         finally:
             file.close()

@@ -119,7 +119,7 @@ def look(path: Path) -> set[str]:
     file = PackFile(path, MAX_BYTES)
     file.open("boot")
     try:
-        return {name(row.pack) for row in file.read(0, 1_000_000)}
+        return {name(row.pack) for row in file.read(0, 1_000_000)[0]}
     finally:
         file.close()
 
@@ -154,7 +154,7 @@ async def fill(path: Path, seed: int) -> None:
             say(f"put {name(pack)}")
             buffer.put(pack, 10.0)
             waiting.append(name(pack))
-        await buffer.commit()
+        await buffer.barrier()
         for each in waiting:
             say(f"safe {each}")
         waiting.clear()

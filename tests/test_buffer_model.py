@@ -195,11 +195,11 @@ class BufferLife(RuleBasedStateMachine):
         waiting = set(self.kept)
 
         async def begin() -> None:
-            self.commits.add(asyncio.create_task(self.buffer.commit()))
+            self.commits.add(asyncio.create_task(self.buffer.barrier()))
             await asyncio.sleep(0)
 
         if wait:
-            self.do(self.buffer.commit())
+            self.do(self.buffer.barrier())
             self.safe |= waiting & set(self.kept)
         else:
             self.do(begin())

@@ -43,7 +43,7 @@ async def delivering(folder: Path, port: int) -> AsyncIterator[Delivery]:
     buffer = Buffer(folder / "buffer.db", ROOMY)
     await buffer.open("boot")
     uplink = Uplink(where(port), WILL)
-    forward = Forward(buffer, uplink, lambda dataset: f"{TOPIC}/{dataset}")
+    forward = Forward(buffer, uplink, topic=lambda dataset: f"{TOPIC}/{dataset}", payload=lambda pack: pack.blob)
     jobs = [asyncio.create_task(job) for job in (buffer.run(), uplink.run(), forward.run())]
     try:
         yield Delivery(buffer, uplink, Counter())

@@ -10,7 +10,8 @@ import zstandard
 from drivers.ruuvi import Ruuvi
 from drivers.sds011 import Sds011
 from gateway.catalogue import Catalogue
-from gateway.pack import MOST_VALUES, SMALL_BYTES, Packer
+from gateway.pack import MOST_VALUES, Packer
+from gateway.payload import SMALL_BYTES
 from gateway.reading import Pack, Reading
 from hil.senml import ZSTD_MAGIC, read
 from hil.vclock import run
@@ -67,7 +68,7 @@ class Bench:
             "pole-7",
             epoch=self.epoch,
             after=lambda dataset: self.marks.get(dataset, ""),
-            rhythms=self.rhythms,
+            rhythm=self.rhythms.__getitem__,
             catalogue=self.catalogue,
             clock=self.clock,
             put=self.put,

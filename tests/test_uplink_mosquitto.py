@@ -67,7 +67,7 @@ async def uplink_to(broker: Broker) -> AsyncIterator[Uplink]:
 async def forwarding(folder: Path, uplink: Uplink) -> AsyncIterator[Buffer]:
     buffer = Buffer(folder / "buffer.db", ROOMY)
     await buffer.open("boot")
-    forward = Forward(buffer, uplink, lambda dataset: f"{TOPIC}/data/{dataset}")
+    forward = Forward(buffer, uplink, topic=lambda dataset: f"{TOPIC}/data/{dataset}", payload=lambda pack: pack.blob)
     jobs = [asyncio.create_task(job) for job in (buffer.run(), forward.run())]
     try:
         yield buffer

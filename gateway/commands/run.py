@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from gateway import app, log
-from gateway.buffer import BufferUnusable
 from gateway.commands.check import FILE, report
 from gateway.faults import SettingsError
+from gateway.pack_disk import BufferUnusable
 from gateway.settings_file import load
 
 EX_CANTCREAT = 73  # sysexits.h
@@ -23,7 +23,7 @@ def command(path: Path) -> int:
 
     It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
 
-    Exit code 73: the buffer cannot be written. 78: the configuration has faults; see polegate check.
+    Exit code 73: another gateway has the buffer open. 78: the configuration has faults; see polegate check.
     """
     try:
         settings = load(path)

@@ -1,0 +1,34 @@
+"""A job: notice when the kernel first holds the time of day for right in this boot, and have it stored, once.
+
+From then on packs that were sealed before go out with the right time (:mod:`gateway.timeline`).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from gateway.clock import Clock
+from gateway.pack_sql import SqlError
+
+LOOK_S = 5.0
+
+log = structlog.get_logger()
+
+
+async def keep_time(clock: Clock, know_utc: Callable[[str, int], Awaitable[None]]) -> None:
+    """Look until it is so, and until it is stored.
+
+    Args:
+        clock: the machine's.
+        know_utc: stores, for a boot, what to add to its stamps for nanoseconds since 1970.
+    """
+    while True:
+        if clock.synchronised():
+            try:
+                await know_utc(clock.boot, clock.utc_offset())
+            except (SqlError, OSError) as error:
+                log.warning("the time of this boot could not be stored yet", why=str(error))
+            else:
+                return
+        await asyncio.sleep(LOOK_S)

@@ -1,0 +1,274 @@
+"""Reading a buffer's file without SQLite: what is in it, whatever happened to it. It never writes.
+
+A database is pages of 1 KiB. The packs lie in *leaf* pages of tables: a head, an array of pointers to cells, and the
+cells; what does not fit into a cell goes on in a chain of *overflow* pages. None of that needs the tree above it: every
+page that looks like a leaf is read, and a frame's checksum says whether what was read is a pack. Pages of the free
+list are left out where page 1 still tells which they are, else packs that have left would come back.
+
+The write-ahead log holds newer versions of pages. The log counts up to the last commit whose chain of checksums holds,
+as SQLite has it; behind a damaged place there may be more, so for a damaged file the rest is looked through as well.
+
+Source: "Database File Format", sqlite.org/fileformat2.html, sections 1.3, 1.5, 1.6, 2.1 and 4.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from gateway import frame
+from gateway.reading import Pack
+
+PAGE = 1024
+WAL_HEAD, FRAME_HEAD = 32, 24
+WAL_MAGIC = 0x377F0682  # and 1 more where the checksums are big-endian
+LEAF = 0x0D
+MOST_LOCAL = PAGE - 35  # bytes of a row that lie in its cell, section 1.6
+LEAST_LOCAL = (PAGE - 12) * 32 // 255 - 23
+INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # by serial type, section 2.1
+LEVEL, FRAME = 5, 6  # columns of the table ``pack``
+COLUMNS = 7
+FIRST_BLOB = 12
+
+Bytes = bytes | mmap.mmap
+
+
+class Found(NamedTuple):
+    """A pack that lies in the file; ``level``: see :mod:`gateway.pack_room`."""
+
+    number: int
+    level: int
+    pack: Pack
+
+
+class Raw:
+    """A file as it lies there; ``with`` gives it back.
+
+    Attributes:
+        damaged: rows that were there and are no packs any more.
+    """
+
+    def __init__(self, path: Path, *, beyond: bool = False) -> None:
+        """Look at it. Raises OSError.
+
+        Args:
+            path: the database; its log lies beside it.
+            beyond: look at what the log holds behind its last sound commit, in place of what it holds before.
+        """
+        self.damaged = 0
+        self._base = _mapped(path)
+        self._log = _mapped(Path(f"{path}-wal"))
+        committed, rest = _newer(self._log)
+        self._newer = committed | rest if beyond else committed
+        self._leaves: Iterable[int] = sorted(rest) if beyond else range(1, self.pages() + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in (self._base, self._log):
+            if isinstance(part, mmap.mmap):
+                part.close()
+
+    def packs(self) -> Iterator[Found]:
+        """Give the packs, in no order."""
+        free = self._free()
+        for number in self._leaves:
+            if number not in free:
+                yield from self._in_leaf(self._page(number))
+
+    def pages(self) -> int:
+        """Return how many pages there are."""
+        return max(len(self._base) // PAGE, max(self._newer, default=0))
+
+    def _page(self, number: int) -> bytes:
+        at = self._newer.get(number)
+        if at is not None:
+            return self._log[at : at + PAGE]
+        return self._base[(number - 1) * PAGE : number * PAGE]
+
+    def _in_leaf(self, page: bytes) -> Iterator[Found]:
+        if len(page) < PAGE or page[0] != LEAF:
+            return
+        count = int.from_bytes(page[3:5], "big")
+        for index in range(min(count, (PAGE - 8) // 2)):
+            at = int.from_bytes(page[8 + 2 * index : 10 + 2 * index], "big")
+            try:
+                found = self._in_cell(page, at)
+            except (frame.Damaged, IndexError, struct.error, UnicodeDecodeError):
+                self.damaged += 1
+            else:
+                if found is not None:
+                    yield found
+
+    def _in_cell(self, page: bytes, at: int) -> Found | None:
+        """Return the pack in a cell; None: it is a row of another table."""
+        size, at = _varint(page, at)
+        number, at = _varint(page, at)
+        if size > frame.LARGEST:
+            raise frame.Damaged("no row is that large")
+        record = self._record(page, at, size)
+        kinds, data_at = _kinds(record)
+        if len(kinds) != COLUMNS or kinds[FRAME] < FIRST_BLOB or kinds[FRAME] % 2:
+            return None
+        sizes = [_bytes_of(kind) for kind in kinds]
+        level_at = data_at + sum(sizes[:LEVEL])
+        level = _integer(record, level_at, kinds[LEVEL])
+        frame_at = data_at + sum(sizes[:FRAME])
+        sealed, pack = frame.unseal(record[frame_at : frame_at + sizes[FRAME]])
+        if sealed != number:
+            raise frame.Damaged("it lies under another number")
+        return Found(number, level, pack)
+
+    def _record(self, page: bytes, at: int, size: int) -> bytes:
+        """Put a row together from its cell and its overflow pages."""
+        if size <= MOST_LOCAL:
+            return page[at : at + size]
+        local = LEAST_LOCAL + (size - LEAST_LOCAL) % (PAGE - 4)
+        local = local if local <= MOST_LOCAL else LEAST_LOCAL
+        parts = [page[at : at + local]]
+        following = int.from_bytes(page[at + local : at + local + 4], "big")
+        missing = size - local
+        while missing > 0:
+            overflow = self._page(following) if following else b""
+            if len(overflow) < PAGE:
+                raise frame.Damaged("its rest is not there")
+            parts.append(overflow[4 : 4 + missing])
+            missing -= PAGE - 4
+            following = int.from_bytes(overflow[:4], "big")
+        return b"".join(parts)
+
+    def _free(self) -> set[int]:
+        """Return the pages of the free list, where page 1 tells."""
+        head = self._page(1)
+        free: set[int] = set()
+        if not head.startswith(b"SQLite format 3\0"):
+            return free
+        trunk = int.from_bytes(head[32:36], "big")
+        while trunk and trunk not in free and trunk <= self.pages():
+            free.add(trunk)
+            page = self._page(trunk)
+            count = min(int.from_bytes(page[4:8], "big"), PAGE // 4 - 2)
+            free.update(struct.unpack_from(f">{count}I", page, 8))
+            trunk = int.from_bytes(page[:4], "big")
+        return free
+
+
+class Salvage:
+    """All packs that are sound in a damaged file, each once.
+
+    What SQLite would read counts more than what it drops from a log whose middle is damaged.
+
+    Attributes:
+        damaged: rows that are no packs any more, once all was read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.damaged = 0
+
+    def __iter__(self) -> Iterator[Found]:
+        """Read it. Raises OSError."""
+        seen: set[int] = set()
+        for beyond in (False, True):
+            with Raw(self._path, beyond=beyond) as raw:
+                for found in raw.packs():
+                    if found.number not in seen:
+                        seen.add(found.number)
+                        yield found
+                self.damaged += raw.damaged if not beyond else 0
+
+
+def dropped_by_sqlite(path: Path) -> list[Found]:
+    """Return the packs that lie in a log behind a damaged place: SQLite opens the file and says nothing of them."""
+    if not path.exists():
+        return []
+    with Raw(path, beyond=True) as raw:
+        return list(raw.packs())
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (FileNotFoundError, ValueError):  # not there, or empty
+        return b""
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for place in range(9):
+        byte = data[at + place]
+        if place == 8:  # noqa: PLR2004  # the ninth byte counts whole
+            return value << 8 | byte, at + 9
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:  # noqa: PLR2004  # the last
+            return value, at + place + 1
+    raise AssertionError("a varint has nine bytes at the most")
+
+
+def _kinds(record: bytes) -> tuple[list[int], int]:
+    """Return the serial types of a record's columns, and where its data begin."""
+    end, at = _varint(record, 0)
+    kinds = []
+    while at < end:
+        kind, at = _varint(record, at)
+        kinds.append(kind)
+    return kinds, end
+
+
+def _bytes_of(kind: int) -> int:
+    return INTEGER_BYTES[kind] if kind < len(INTEGER_BYTES) else max(0, (kind - FIRST_BLOB) // 2)
+
+
+def _integer(record: bytes, at: int, kind: int) -> int:
+    if kind in (8, 9):
+        return kind - 8
+    return int.from_bytes(record[at : at + _bytes_of(kind)], "big", signed=True)
+
+
+def _frames(log: Bytes) -> Iterator[tuple[int, int, int, bool]]:
+    """Give the frames of this log, not those of an older one it overwrites: page, place, size after commit, sound."""
+    if len(log) < WAL_HEAD:
+        return
+    magic, _, _, _, *salts = struct.unpack_from(">IIIIII", log)
+    order = ">" if magic & 1 else "<"
+    sums = _checksum(order, log[:24], (0, 0))
+    known = magic & ~1 == WAL_MAGIC and sums == struct.unpack_from(">II", log, 24)
+    if not known and len(log) >= WAL_HEAD + FRAME_HEAD:
+        salts = list(struct.unpack_from(">II", log, WAL_HEAD + 8))  # the first frame is of this log at least
+    sound = known
+    for at in range(WAL_HEAD, len(log) - FRAME_HEAD - PAGE + 1, FRAME_HEAD + PAGE):
+        page, size, *rest = struct.unpack_from(">IIIIII", log, at)
+        if sound:
+            sums = _checksum(order, log[at : at + 8], sums)
+            sums = _checksum(order, log[at + FRAME_HEAD : at + FRAME_HEAD + PAGE], sums)
+            sound = rest[:2] == salts and tuple(rest[2:]) == sums
+        if sound or rest[:2] == salts:
+            yield page, at + FRAME_HEAD, size, sound
+
+
+def _newer(log: Bytes) -> tuple[dict[int, int], dict[int, int]]:
+    """Return page to place in the log: up to its last sound commit, and behind that."""
+    committed: dict[int, int] = {}
+    pending: dict[int, int] = {}
+    broken = False
+    for page, at, size, sound in _frames(log):
+        broken = broken or not sound
+        pending[page] = at
+        if size and not broken:
+            committed |= pending
+            committed = {number: place for number, place in committed.items() if number <= size}
+            pending.clear()
+    return committed, pending
+
+
+def _checksum(order: str, data: bytes, sums: tuple[int, int]) -> tuple[int, int]:
+    """Continue the checksum of a log, section 4.2."""
+    first, second = sums
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for index in range(0, len(words), 2):
+        first = (first + words[index] + second) & 0xFFFFFFFF
+        second = (second + words[index + 1] + first) & 0xFFFFFFFF
+    return first, second

@@ -1,0 +1,266 @@
+"""What the buffer's file is made of: tables, settings, and the values that come out of it.
+
+WAL with synchronous=FULL: what was committed survives a power cut. Pages of 1 KiB, because a commit is small. The
+exclusive lock keeps a second gateway, or a curious shell, out. The log is grown once, when the file is made: one that
+grows costs a second flush each time.
+
+=========  ===============================================================================================
+``pack``   a row for each sealed pack
+``epoch``  a row for each run of the gateway: boot, and what to add to its stamps, once that was certain
+``mark``   per dataset the last pack that was ever committed, also when its row has left
+``lost``   what gave way, was refused or was damaged, until the receiver was told
+=========  ===============================================================================================
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway import frame, pack_mend
+from gateway.pack_room import FRESH, Victim
+from gateway.reading import Pack
+from gateway.timeline import Epoch
+
+APPLICATION_ID = 0x504F4C47  # "POLG"
+VERSION = 2
+PAGE_BYTES = 1024
+WAL_PAGES = 1024
+WAL_BYTES = WAL_PAGES * (PAGE_BYTES + 24)  # 24: the head of a frame
+ROW_BYTES = 96  # what a row takes beside its payload, roughly
+TREE_PAGES = 16  # what a commit touches beside the rows: the tree, the free list, marks
+PRAGMAS = f"""
+PRAGMA page_size={PAGE_BYTES};
+PRAGMA locking_mode=EXCLUSIVE;
+PRAGMA synchronous=FULL;
+PRAGMA wal_autocheckpoint={WAL_PAGES};
+PRAGMA secure_delete=OFF;
+PRAGMA cell_size_check=ON;
+PRAGMA cache_size=-512;
+PRAGMA temp_store=MEMORY;
+"""
+SCHEMA = f"""
+BEGIN;
+CREATE TABLE pack(
+    id INTEGER PRIMARY KEY,     -- epoch and count: rows come back in the order they were sealed
+    dataset TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    readings INTEGER NOT NULL,
+    taken INTEGER NOT NULL,     -- nanoseconds of CLOCK_BOOTTIME, in the boot of its epoch
+    level INTEGER NOT NULL,     -- how often it was spared when its dataset was thinned; -1: acknowledged
+    frame BLOB NOT NULL
+) STRICT;
+CREATE TABLE epoch(id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started INTEGER NOT NULL, utc INTEGER) STRICT;
+CREATE TABLE mark(dataset TEXT PRIMARY KEY, epoch INTEGER NOT NULL, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE lost(
+    dataset TEXT NOT NULL, epoch INTEGER NOT NULL, reason TEXT NOT NULL,
+    batch INTEGER NOT NULL,     -- what is told together; 0: not closed yet
+    packs INTEGER NOT NULL, readings INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL,      -- numbers of packs
+    since INTEGER NOT NULL, until INTEGER NOT NULL,     -- taken
+    PRIMARY KEY(dataset, epoch, reason, batch)
+) STRICT, WITHOUT ROWID;
+PRAGMA application_id={APPLICATION_ID};
+PRAGMA user_version={VERSION};
+COMMIT;
+"""
+GROW = f"""
+CREATE TABLE growth(room BLOB);
+INSERT INTO growth VALUES (zeroblob({(WAL_PAGES - 2 * TREE_PAGES) * PAGE_BYTES}));
+DROP TABLE growth;
+PRAGMA wal_checkpoint(RESTART);
+"""  # noqa: S608  # our own numbers
+ADD_LOST = """
+INSERT INTO lost VALUES (:dataset, :epoch, :reason, 0, :packs, :readings, :first, :last, :since, :until)
+ON CONFLICT DO UPDATE SET packs = packs + excluded.packs, readings = readings + excluded.readings,
+    first = min(first, excluded.first), last = max(last, excluded.last),
+    since = min(since, excluded.since), until = max(until, excluded.until)
+"""
+CLOSE_LOST = "UPDATE lost SET batch = :batch WHERE batch = 0"
+DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+UNREADABLE = (UnicodeDecodeError, TypeError, ValueError, OverflowError)  # what damaged columns come to in Python
+
+SqlError = sqlite3.Error
+"""What every method of the file may raise: disk full, read-only, damaged, locked."""
+
+
+class Row(NamedTuple):
+    """A pack and its number in the file; ``level``: see :mod:`gateway.pack_room`."""
+
+    id: int
+    pack: Pack
+    level: int = FRESH
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Packs of one dataset and epoch that no receiver will get.
+
+    Attributes:
+        dataset: theirs.
+        epoch: theirs.
+        reason: "evicted", "refused" or "damaged".
+        packs: how many.
+        readings: in them.
+        first: the lowest of their numbers n.
+        last: the highest.
+        since: when the first reading in the first of them was taken, nanoseconds of CLOCK_BOOTTIME of their boot.
+        until: the same of the last of them.
+    """
+
+    dataset: str
+    epoch: int
+    reason: str
+    packs: int
+    readings: int
+    first: int
+    last: int
+    since: int
+    until: int
+
+
+class Dropped(NamedTuple):
+    """A pack that left without having been acknowledged."""
+
+    id: int
+    readings: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What was found damaged, and what came of it.
+
+    Attributes:
+        why: what was wrong.
+        packs: taken over.
+        damaged: rows that were no packs any more.
+        aside: where the damaged file lies; "" where only its log was damaged.
+    """
+
+    why: str
+    packs: int
+    damaged: int
+    aside: str
+
+
+@dataclass(slots=True)
+class Contents:
+    """What the file holds when it is opened.
+
+    Attributes:
+        epoch: the number of this run.
+        marks: dataset to the (epoch, n) of its last pack that was ever committed.
+        epochs: all runs that still matter, oldest first.
+        packs: rows that were not acknowledged.
+        readings: in them.
+        mended: what had to be mended; None: nothing.
+    """
+
+    epoch: int
+    marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    epochs: list[Epoch] = field(default_factory=list)
+    packs: int = 0
+    readings: int = 0
+    mended: Mended | None = None
+
+
+class Written(NamedTuple):
+    """What a commit came to: packs that were dropped, and those of them that had no row yet."""
+
+    dropped: list[Dropped]
+    refused: set[int]
+
+
+class OtherFile(sqlite3.DatabaseError):
+    """It is a database, and not one of ours, or of another version."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a file, or make it. Raises SqlError; OtherFile where it is not one of ours."""
+    sql = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+    try:
+        _make_sound(sql, path)
+    except BaseException:
+        sql.close()
+        raise
+    return sql
+
+
+def _make_sound(sql: sqlite3.Connection, path: Path) -> None:
+    sql.executescript(PRAGMAS)
+    new = not one(sql, "SELECT count(*) FROM sqlite_schema")  # also where the power went while it was made
+    ours = one(sql, "PRAGMA application_id") == APPLICATION_ID and one(sql, "PRAGMA user_version") == VERSION
+    if not new and not ours:
+        raise OtherFile("it is a database of another program, or of another version of this one")
+    sql.execute("PRAGMA journal_mode=WAL")  # the first that writes
+    if new:
+        sql.executescript(SCHEMA + GROW)
+        pack_mend.sync_folder(path.parent)
+
+
+def one(sql: sqlite3.Connection, query: str, *parameters: object) -> int:
+    """Return the one number that a query gives."""
+    value: int = sql.execute(query, parameters).fetchone()[0]
+    return value
+
+
+@contextlib.contextmanager
+def transaction(sql: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing."""
+    sql.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        sql.execute("COMMIT")
+    except BaseException:
+        if sql.in_transaction:
+            sql.execute("ROLLBACK")
+        raise
+
+
+def add_losses(sql: sqlite3.Connection, losses: Iterable[Loss]) -> None:
+    """Remember what was lost."""
+    sql.executemany(ADD_LOST, map(asdict, losses))
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether the file itself is at fault, and not the disk, its permissions or another who has it open."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # raised by Python: for a text that is none, for instance
+            return isinstance(error, OtherFile | sqlite3.OperationalError)
+        return code & 0xFF in DAMAGE
+    return isinstance(error, UNREADABLE)
+
+
+def is_locked(error: BaseException) -> bool:
+    """Tell whether another gateway has the file open."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+
+
+def loss_of(rows: Sequence[Victim], reason: str) -> Loss:
+    """Sum up packs of one dataset and epoch."""
+    return Loss(
+        dataset=rows[0].dataset,
+        epoch=rows[0].id >> frame.EPOCH_SHIFT,
+        reason=reason,
+        packs=len(rows),
+        readings=sum(row.readings for row in rows),
+        first=min(row.n for row in rows),
+        last=max(row.n for row in rows),
+        since=min(row.taken for row in rows),
+        until=max(row.taken for row in rows),
+    )
+
+
+def victim_of(row: Row) -> Victim:
+    """Return a pack that has no row as one that gives way."""
+    pack = row.pack
+    return Victim(row.id, pack.dataset, pack.n, pack.readings, pack.taken, row.level)
+
+
+def pages_for(rows: Sequence[Row]) -> int:
+    """Return how many pages a commit of these rows takes, roughly, in the file and in the log beyond its end."""
+    new = sum(len(row.pack.blob) + ROW_BYTES for row in rows) // PAGE_BYTES + 1
+    return 2 * new + TREE_PAGES
