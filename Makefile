@@ -25,7 +25,7 @@ debian-demo:
 	@.ci/need-debian dbus-daemon:dbus-daemon setpriv:util-linux
 
 debian-test: debian-demo
-	@.ci/need-debian mosquitto:mosquitto
+	@.ci/need-debian mosquitto:mosquitto strace:strace
 
 demo: $(READY) debian-demo  ## a living pole in this terminal; SECONDS=30 runs without one and checks every channel
 	$(BIN)/python -m hil.demo $(if $(SECONDS),--seconds $(SECONDS))

@@ -35,10 +35,12 @@ from gateway.pack_room import Terms
 from gateway.pack_sql import SqlError
 from gateway.poll import poll
 from gateway.reading import Pack, Reading
+from gateway.replay import Replay
 from gateway.report import Report, last_will
 from gateway.serial_wire import SerialWire
 from gateway.settings import Settings
 from gateway.tcp_wire import TcpWire
+from gateway.tell_losses import tell_losses
 from gateway.timeline import Timeline
 from gateway.uplink import Uplink
 
@@ -95,6 +97,8 @@ class Pole:
             topic=lambda dataset: f"{topic}/data/{dataset}",
             payload=Timeline(lambda: buffer.epochs).payload,
         )
+        self._replay = Replay(buffer, self._uplink, topic=topic, send=self._forward.send_once)
+        self._topic = topic
         terms = {name: _terms(settings, name) for name in {device.home for device in settings.devices}}
         self._catalogue = Catalogue(root.pole.id, settings.devices, terms)
         self._report = Report(
@@ -173,7 +177,11 @@ class Pole:
 
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
-        jobs.append(keep_time(self._clock, self._buffer.know_utc))
+        jobs += [
+            self._replay.run(),
+            tell_losses(self._buffer, self._uplink, f"{self._topic}/event/lost"),
+            keep_time(self._clock, self._buffer.know_utc),
+        ]
         if folder := runtime_folder():
             jobs.append(status_socket.serve(folder, self._detailed))
         return jobs

@@ -64,9 +64,13 @@ class Forward:
         self._going.discard(task)
         self._free.set()
 
+    async def send_once(self, link: Link, pack: Pack) -> None:
+        """Send a pack. Raises UplinkDown, Refused."""
+        await link.send(self._message(pack))
+
     async def _send(self, link: Link, held: Held) -> None:
         try:
-            await link.send(self._message(held.pack))
+            await self.send_once(link, held.pack)
         except UplinkDown:
             self._buffer.release(held)
         except Refused as error:

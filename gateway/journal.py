@@ -3,7 +3,7 @@
 What was accepted and is neither acknowledged nor in the database stands here: readings of packs that are still open,
 then the packs themselves. The flash sees nothing of it; a power cut takes it, which is what ``commit_within`` bounds.
 
-A record is a kind, the length of its body, the body's CRC-32, the body::
+A record is a kind, the length of its body, the CRC-32 of kind and body, the body::
 
     H  boot                     heads the file; one of another boot is no use, its stamps mean nothing
     R  a reading as JSON        accepted
@@ -230,7 +230,7 @@ def is_in_ram(folder: Path) -> bool:
 
 
 def _record(kind: bytes, body: bytes) -> bytes:
-    return HEAD.pack(kind, len(body), zlib.crc32(body)) + body
+    return HEAD.pack(kind, len(body), zlib.crc32(body, zlib.crc32(kind))) + body
 
 
 def _whole(data: bytes, at: int) -> tuple[bytes, bytes, int] | None:
@@ -240,7 +240,7 @@ def _whole(data: bytes, at: int) -> tuple[bytes, bytes, int] | None:
     kind, length, crc = HEAD.unpack_from(data, at)
     end = at + HEAD.size + length
     body = data[at + HEAD.size : end]
-    return (kind, body, end) if len(body) == length and zlib.crc32(body) == crc else None
+    return (kind, body, end) if len(body) == length and zlib.crc32(body, zlib.crc32(kind)) == crc else None
 
 
 def _reading(body: bytes) -> Reading:

@@ -5,15 +5,29 @@ From then on packs that were sealed before go out with the right time (:mod:`gat
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import structlog
 
-from gateway.clock import Clock
 from gateway.pack_sql import SqlError
 
 LOOK_S = 5.0
 
 log = structlog.get_logger()
+
+
+class Clock(Protocol):
+    """The clocks it looks at; see :class:`gateway.clock.Clock`."""
+
+    @property
+    def boot(self) -> str:
+        """Return the id of this boot."""
+
+    def utc_offset(self) -> int:
+        """Return what to add to stamps for nanoseconds since 1970."""
+
+    def synchronised(self) -> bool:
+        """Tell whether that is right."""
 
 
 async def keep_time(clock: Clock, know_utc: Callable[[str, int], Awaitable[None]]) -> None:

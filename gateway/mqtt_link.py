@@ -21,6 +21,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 ACK_S = 30.0
 KEEPALIVE_S = 20
+MOST_UNHEARD = 100  # messages to us that wait; more are dropped
 WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
@@ -138,6 +140,21 @@ class Message:
     encoding: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What was published to us.
+
+    Attributes:
+        topic: where.
+        payload: what.
+        retain: it lay with the broker already when we came.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool
+
+
 class Link(aiomqtt.Client):
     """One connection.
 
@@ -162,6 +179,7 @@ class Link(aiomqtt.Client):
             clean_start=True if version == Version.V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             logger=_quiet,
+            max_queued_incoming_messages=MOST_UNHEARD,
         )
         self.version = version
         self.window = WINDOW
@@ -224,6 +242,24 @@ class Link(aiomqtt.Client):
             code = await self._publish(message)
         if code >= REFUSAL:
             raise Refused(f"the broker refuses with reason 0x{code:02x}", code)
+
+    async def hear(self, topic: str) -> AsyncGenerator[Received, None]:
+        """Subscribe, and give what comes.
+
+        Raises:
+            UplinkDown: the link broke.
+            Refused: the broker does not let us subscribe.
+        """
+        try:
+            (code,) = await self.subscribe(topic, qos=1, timeout=ACK_S)
+            if _code_of(code) >= REFUSAL:
+                raise Refused(f"the broker refuses a subscription with reason 0x{_code_of(code):02x}", _code_of(code))
+            async for message in self.messages:
+                payload = message.payload
+                assert isinstance(payload, bytes)  # noqa: S101  # what comes is; what goes may be more
+                yield Received(str(message.topic), payload, message.retain)
+        except aiomqtt.MqttError as error:
+            raise UplinkDown(self._why()) from error
 
     async def broken(self) -> str:
         """Wait until the link is broken, and tell why."""

@@ -37,6 +37,7 @@ from gateway.timeline import Epoch
 
 BALLAST_BYTES = 1_500_000
 SALVAGE_BATCH = 256
+NOTHING = pack_raw.Tail([], is_damage=False)
 
 
 class PackFile:
@@ -64,6 +65,7 @@ class PackFile:
         self._history = history
         self._batches = itertools.count(1)
         self._epoch = 0
+        self._beginning: tuple[str, int, int | None] = ("", 0, None)
         self._sql: sqlite3.Connection
 
     def open(self, boot: str, started: int = 0, utc: int | None = None, epoch: int = 0) -> Contents:
@@ -75,23 +77,19 @@ class PackFile:
             utc: what to add for nanoseconds since 1970, where that is certain.
             epoch: the one that began already, before the file could be opened; 0: the next one.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        pack_mend.make_folder(self.path.parent)
+        self._beginning = boot, started, utc
         why = self._what_is_wrong()
         if why:
             pack_mend.set_aside(self.path)
         tail = pack_raw.dropped_by_sqlite(self.path)  # before SQLite overwrites it
         try:
-            contents = self._open(boot, started, utc, epoch)
+            return self._open(why, tail, epoch)
         except (sqlite3.Error, *pack_sql.UNREADABLE) as error:
             if not is_damage(error):
                 raise
-            why = str(error)
             pack_mend.set_aside(self.path)
-            contents = self._open(boot, started, utc, epoch)
-        contents.mended = self._take_over(why, tail)
-        if contents.mended:
-            contents.packs, contents.readings = self._count()
-        return contents
+            return self._open(str(error), tail, epoch)
 
     def mend(self, why: str) -> tuple[Mended | None, set[int]]:
         """Mend the file that turned out to be damaged while it was open.
@@ -102,8 +100,8 @@ class PackFile:
         self._sql.close()
         pack_mend.set_aside(self.path)
         self._sql = self._connect()
-        self._sql.execute("INSERT INTO epoch VALUES (?, '', 0, NULL)", (self._epoch,))
-        mended = self._take_over(why, [])
+        self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (self._epoch, *self._beginning))
+        mended = self._take_over(why, NOTHING)
         self._count()
         return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack")}
 
@@ -119,15 +117,18 @@ class PackFile:
             return "the file is gone"
         return ""
 
-    def _open(self, boot: str, started: int, utc: int | None, epoch: int) -> Contents:
+    def _open(self, why: str, tail: pack_raw.Tail, epoch: int) -> Contents:
         self._sql = self._connect()
         try:
-            contents = self._begin(boot, started, utc, epoch)
+            contents = self._begin(epoch)
             pack_mend.note_epoch(self.path, max(contents.epoch, pack_mend.highest_epoch(self.path)))
+            self._epoch = contents.epoch
+            contents.mended = self._take_over(why, tail)
+            if contents.mended or tail.packs:
+                contents.packs, contents.readings = self._count()
         except BaseException:
             self._sql.close()
             raise
-        self._epoch = contents.epoch
         return contents
 
     def _connect(self) -> sqlite3.Connection:
@@ -135,7 +136,8 @@ class PackFile:
         self._lay_ballast()
         return sql
 
-    def _begin(self, boot: str, started: int, utc: int | None, epoch: int) -> Contents:
+    def _begin(self, epoch: int) -> Contents:
+        boot, started, utc = self._beginning
         packs, readings = self._count()
         epoch = (
             epoch or max(self._one("SELECT coalesce(max(id), 0) FROM epoch"), pack_mend.highest_epoch(self.path)) + 1
@@ -163,9 +165,9 @@ class PackFile:
         waiting = [(packs, readings) for _, level, packs, readings in groups if level != HISTORY]
         return sum(packs for packs, _ in waiting), sum(readings for _, readings in waiting)
 
-    def _take_over(self, why: str, tail: Sequence[pack_raw.Found]) -> Mended | None:
+    def _take_over(self, why: str, tail: pack_raw.Tail) -> Mended | None:
         """Insert what a damaged file, or the damaged end of a log, still holds."""
-        packs = self._insert_missing(tail)
+        packs = self._insert_missing(tail.packs)
         old, aside, damaged = pack_mend.mending(self.path), "", 0
         if old.parent.exists():
             if old.is_file() or Path(f"{old}-wal").is_file():
@@ -173,7 +175,7 @@ class PackFile:
                 packs += self._insert_missing(salvaged)
                 damaged = salvaged.damaged
             aside = str(pack_mend.keep_aside(self.path))
-        elif packs:
+        elif packs and tail.is_damage:
             why = "the end of its log was damaged"
         return Mended(why, packs, damaged, aside) if why else None
 
@@ -355,11 +357,8 @@ class PackFile:
         )
         for row in rows:
             self._room.came(row.pack.dataset, row.level)
-        last = {row.pack.dataset: row.pack for row in rows}
-        self._sql.executemany(
-            "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)",
-            ((dataset, pack.epoch, pack.n) for dataset, pack in last.items()),
-        )
+        last = {pack.dataset: (pack.epoch, pack.n) for _, pack, _ in sorted(rows, key=lambda row: row.id)}
+        self._sql.executemany(pack_sql.ADVANCE_MARK, ((dataset, *place) for dataset, place in last.items()))
 
     def _lay_ballast(self) -> None:
         """Keep a little of the disk back for the day it is full: then even a deletion needs room."""

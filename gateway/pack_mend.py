@@ -84,6 +84,14 @@ def note_epoch(path: Path, epoch: int) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing, and make their names durable. Raises OSError."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make new names in a folder durable. Without it a power cut may take a whole file with it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

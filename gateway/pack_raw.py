@@ -47,6 +47,7 @@ class Raw:
 
     Attributes:
         damaged: rows that were there and are no packs any more.
+        commits_beyond: how many commits the log tells of behind its last sound one.
     """
 
     def __init__(self, path: Path, *, beyond: bool = False) -> None:
@@ -59,7 +60,7 @@ class Raw:
         self.damaged = 0
         self._base = _mapped(path)
         self._log = _mapped(Path(f"{path}-wal"))
-        committed, rest = _newer(self._log)
+        committed, rest, self.commits_beyond = _newer(self._log)
         self._newer = committed | rest if beyond else committed
         self._leaves: Iterable[int] = sorted(rest) if beyond else range(1, self.pages() + 1)
 
@@ -149,6 +150,8 @@ class Raw:
         while trunk and trunk not in free and trunk <= self.pages():
             free.add(trunk)
             page = self._page(trunk)
+            if len(page) < PAGE:
+                break
             count = min(int.from_bytes(page[4:8], "big"), PAGE // 4 - 2)
             free.update(struct.unpack_from(f">{count}I", page, 8))
             trunk = int.from_bytes(page[:4], "big")
@@ -180,12 +183,24 @@ class Salvage:
                 self.damaged += raw.damaged if not beyond else 0
 
 
-def dropped_by_sqlite(path: Path) -> list[Found]:
-    """Return the packs that lie in a log behind a damaged place: SQLite opens the file and says nothing of them."""
+class Tail(NamedTuple):
+    """What lies in a log behind the place where SQLite stops reading it.
+
+    Attributes:
+        packs: each once.
+        is_damage: a commit that was complete lies there. One that a power cut interrupted may: it was not complete.
+    """
+
+    packs: list[Found]
+    is_damage: bool
+
+
+def dropped_by_sqlite(path: Path) -> Tail:
+    """Return the packs that SQLite will say nothing of when it opens the file. Raises OSError."""
     if not path.exists():
-        return []
+        return Tail([], is_damage=False)
     with Raw(path, beyond=True) as raw:
-        return list(raw.packs())
+        return Tail(list({found.number: found for found in raw.packs()}.values()), raw.commits_beyond > 1)
 
 
 def _mapped(path: Path) -> mmap.mmap | bytes:
@@ -249,11 +264,11 @@ def _frames(log: Bytes) -> Iterator[tuple[int, int, int, bool]]:
             yield page, at + FRAME_HEAD, size, sound
 
 
-def _newer(log: Bytes) -> tuple[dict[int, int], dict[int, int]]:
-    """Return page to place in the log: up to its last sound commit, and behind that."""
+def _newer(log: Bytes) -> tuple[dict[int, int], dict[int, int], int]:
+    """Return page to place in the log: up to its last sound commit, and behind that; and the commits behind it."""
     committed: dict[int, int] = {}
     pending: dict[int, int] = {}
-    broken = False
+    broken, commits = False, 0
     for page, at, size, sound in _frames(log):
         broken = broken or not sound
         pending[page] = at
@@ -261,7 +276,9 @@ def _newer(log: Bytes) -> tuple[dict[int, int], dict[int, int]]:
             committed |= pending
             committed = {number: place for number, place in committed.items() if number <= size}
             pending.clear()
-    return committed, pending
+        elif size:
+            commits += 1
+    return committed, pending, commits
 
 
 def _checksum(order: str, data: bytes, sums: tuple[int, int]) -> tuple[int, int]:

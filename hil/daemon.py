@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from hil.process import Process
 
 STATUS_S = 2.0
+SHM = Path("/dev/shm")  # noqa: S108  # the runtime folder that systemd gives lies in RAM
 
 
 def polegate() -> str:
@@ -19,20 +23,27 @@ def polegate() -> str:
 
 
 class Daemon(Process):
-    """One gateway: its configuration, database, log and status socket lie in ``folder``."""
+    """One gateway: its configuration, database and log lie in ``folder``.
+
+    Attributes:
+        folder: that.
+        config: the configuration, to be written before it is started.
+        database: where the configuration should put it.
+        runtime: what systemd would give it in RAM, with the status socket and the journal.
+    """
 
     def __init__(self, folder: Path, *, env: Mapping[str, str] | None = None, command: str | None = None) -> None:
         self.folder = folder
         self.config = folder / "pole.toml"
         self.database = folder / "buffer.db"
-        runtime = folder / "run"
-        runtime.mkdir(exist_ok=True)
+        self.runtime = Path(tempfile.mkdtemp(prefix="polegate-run-", dir=SHM if SHM.is_dir() else folder))
+        weakref.finalize(self, shutil.rmtree, self.runtime, ignore_errors=True)
         super().__init__(
             [command or polegate(), "run", "--config", str(self.config)],
             folder / "gateway.log",
-            env={**os.environ, "RUNTIME_DIRECTORY": str(runtime), **(env or {})},
+            env={**os.environ, "RUNTIME_DIRECTORY": str(self.runtime), **(env or {})},
         )
-        self._socket = runtime / "status.sock"
+        self._socket = self.runtime / "status.sock"
 
     def status(self) -> dict[str, Any] | None:
         """Return what the gateway tells of itself; None while it does not answer."""

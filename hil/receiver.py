@@ -18,6 +18,7 @@ from paho.mqtt.properties import Properties
 from hil.senml import Record, read
 
 SESSION_S = 3600
+SEND_S = 10.0
 
 
 @dataclass(slots=True)
@@ -33,6 +34,7 @@ class Heard:
         packs: dataset to the (epoch, seq) of its packs, with how often each came.
         after: dataset to {epoch: (epoch, seq) of the last stored pack before it}.
         payload_bytes: of all packs.
+        events: what it told beside that, in order.
     """
 
     state: dict[str, Any] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Heard:
     packs: dict[str, dict[tuple[int, int], int]] = field(default_factory=lambda: defaultdict(dict))
     after: dict[str, dict[int, tuple[int, int]]] = field(default_factory=lambda: defaultdict(dict))
     payload_bytes: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, kind: str, payload: bytes) -> None:
         """Take a message; ``kind`` is the topic below the pole."""
@@ -51,6 +54,8 @@ class Heard:
             self.states.append(self.state["status"])
         elif kind == "catalogue":
             self.catalogue = json.loads(payload)
+        elif kind.startswith("event/"):
+            self.events.append(json.loads(payload))
         elif kind.startswith("data/"):
             self._take_pack(kind.removeprefix("data/"), payload)
 
@@ -135,6 +140,11 @@ class Receiver:
         with self._changed:
             if not self._changed.wait_for(true, within):
                 raise TimeoutError(f"not within {within:.0f} s: {what}")
+
+    def command(self, pole: str, name: str, content: object, *, retain: bool = False) -> None:
+        """Send a command to a pole."""
+        topic = f"{self._prefix}/{pole}/command/{name}"
+        self._client.publish(topic, json.dumps(content), qos=1, retain=retain).wait_for_publish(SEND_S)
 
     def fence(self, within: float = 10.0) -> None:
         """Wait until all that the broker has acknowledged is here. Raises TimeoutError.

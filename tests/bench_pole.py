@@ -26,7 +26,7 @@ url = "mqtt://127.0.0.1:{port}"
 [buffer]
 path = "{folder}/buffer.db"
 [dataset.{dataset}]
-send_every = 0.2
+send_every = {send_every}
 commit_within = {commit_within}
 """
 METER = """
@@ -69,7 +69,7 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(folder: Path, *, commit_within: float = 0.5) -> AsyncIterator[Bench]:
+async def bench(folder: Path, *, commit_within: float = 0.5, send_every: float = 0.2) -> AsyncIterator[Bench]:
     """Start everything but the gateway."""
     mosquitto = broker.mosquitto(folder)
     mosquitto.start()
@@ -80,7 +80,14 @@ async def bench(folder: Path, *, commit_within: float = 0.5) -> AsyncIterator[Be
         await server.start()
     daemon = Daemon(folder)
     daemon.config.write_text(
-        CONFIG.format(pole=POLE, port=relay.port, folder=folder, dataset=DATASET, commit_within=commit_within)
+        CONFIG.format(
+            pole=POLE,
+            port=relay.port,
+            folder=folder,
+            dataset=DATASET,
+            commit_within=commit_within,
+            send_every=send_every,
+        )
         + "".join(METER.format(n=number, port=server.port) for number, server in enumerate(servers))
     )
     try:

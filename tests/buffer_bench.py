@@ -4,13 +4,14 @@ import asyncio
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from gateway.buffer import Buffer
 from gateway.pack_file import PackFile
+from gateway.pack_room import Terms
 from gateway.reading import Pack
 from hil.vclock import VirtualLoop
 
@@ -78,12 +79,21 @@ class SlowDisk(VirtualLoop):
             self.call_later(self.job_s / 2, self._jobs.popleft())
 
 
-def live(path: Path, scene: Callable[[Buffer], Awaitable[None]], *, max_bytes: int = ROOMY, job_s: float = 0.0) -> None:
+def live(
+    path: Path,
+    scene: Callable[[Buffer], Awaitable[None]],
+    *,
+    max_bytes: int = ROOMY,
+    job_s: float = 0.0,
+    terms: Mapping[str, Terms] | None = None,
+    disk_first: bool = False,
+    forget_before: Callable[[], int] | None = None,
+) -> None:
     """Play a scene with a buffer that was opened and runs, and close it in the end."""
 
     async def main() -> None:
-        buffer = Buffer(path, max_bytes)
-        await buffer.open("boot")
+        buffer = Buffer(path, max_bytes, terms=terms, disk_first=disk_first, forget_before=forget_before)
+        await buffer.open("boot", 0, 0)
         running = asyncio.create_task(buffer.run())
         try:
             await scene(buffer)

@@ -143,6 +143,25 @@ def test_a_file_that_was_cut_short_gives_what_is_left_of_it(tmp_path: Path) -> N
     assert buffer.epoch == 2
 
 
+def test_a_file_whose_free_pages_were_cut_off_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+
+    async def scene(buffer: Buffer) -> None:
+        for n in range(1, 1001):
+            buffer.put(pack(n, size=2000), 10.0)
+        await buffer.barrier()
+        for held in await buffer.take(950):
+            buffer.acknowledge(held)
+        await buffer.barrier()
+
+    live(path, scene)
+    for tenth in range(1, 10):
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size * tenth // 10 or 1)
+        found, _ = reopened(path)
+        assert set(found) <= {("air", 1, n) for n in range(1, 1001)} | {("after", e, 1) for e in range(20)}
+
+
 @pytest.mark.parametrize("what", ["empty", "gone", "a folder"])
 def test_a_lost_file_is_made_anew_and_its_epochs_go_on(tmp_path: Path, what: str) -> None:
     path = tmp_path / "live" / "buffer.db"

@@ -1,0 +1,69 @@
+"""A job: tell upstream what no receiver will get: packs that gave way, were refused or were damaged.
+
+One message for all that was lost since the last one, with counts and time span; it is told again until the broker has
+it, under the same ``id``.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from gateway.buffer import Buffer
+from gateway.mqtt_link import Message, Refused, UplinkDown
+from gateway.pack_sql import Loss, SqlError
+from gateway.timeline import Epoch
+from gateway.uplink import Uplink
+
+PAUSE_S = 60.0  # losses go on for as long as the buffer is full: one message a minute
+
+NS = 1_000_000_000
+
+log = structlog.get_logger()
+
+
+async def tell_losses(buffer: Buffer, uplink: Uplink, topic: str) -> None:
+    """Tell for ever.
+
+    Args:
+        buffer: knows what was lost.
+        uplink: the way to the broker.
+        topic: where it is told.
+    """
+    while True:
+        link = await uplink.link()
+        try:
+            batch, losses = await buffer.losses()
+            if losses:
+                await link.send(Message(topic, json.dumps(event(batch, losses, buffer.epochs)).encode()))
+                await buffer.told(batch)
+        except UplinkDown:
+            await link.broken()  # until the uplink has seen it too, it hands out this link again
+            continue
+        except Refused as error:
+            log.warning("the broker does not take what was lost", why=str(error))
+        except (SqlError, OSError) as error:
+            log.warning("what was lost cannot be told now", why=str(error))
+        await asyncio.sleep(PAUSE_S)
+
+
+def event(batch: int, losses: Iterable[Loss], epochs: Iterable[Epoch]) -> dict[str, Any]:
+    """Return the message: see "What it sends" in the README."""
+    utc = {epoch.id: epoch.utc for epoch in epochs}
+    return {"event": "lost", "id": batch, "losses": [_told(loss, utc.get(loss.epoch)) for loss in losses]}
+
+
+def _told(loss: Loss, utc: int | None) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "dataset": loss.dataset,
+        "reason": loss.reason,
+        "packs": loss.packs,
+        "readings": loss.readings,
+        "epoch": loss.epoch,
+        "seq": [loss.first, loss.last],
+    }
+    if utc is not None:
+        told["taken"] = [round((at + utc) / NS, 3) for at in (loss.since, loss.until)]
+    return told
