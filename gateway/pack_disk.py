@@ -137,11 +137,20 @@ class Disk:
         self.trouble = trouble
 
     async def _open(self) -> None:
-        contents = await self._on_thread(lambda: self._file.open(*self._beginning, self._epoch))
+        contents = await self._on_thread(self._open_file)
         self.is_open = True
         self._epoch = contents.epoch
         self._note(contents.mended)
         self._on_open(contents)
+
+    def _open_file(self) -> Contents:
+        contents = self._file.open(*self._beginning, self._epoch)
+        if self._in_ram is not None and self._file_is_there():
+            copy = self._in_ram / self._path.name
+            if copy.exists():  # of a run that could only read the file
+                contents.packs, contents.readings = self._file.take_over(copy)
+                pack_mend.drop_copy(copy)
+        return contents
 
     async def _drain_a_copy(self) -> bool:
         """Where the file may only be read, go on with a copy of it in RAM; tell whether."""

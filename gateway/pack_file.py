@@ -105,6 +105,11 @@ class PackFile:
         self._count()
         return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack")}
 
+    def take_over(self, copy: Path) -> tuple[int, int]:
+        """Insert what a copy has that is not here; return how many packs and readings wait now. Raises OSError."""
+        self._insert_missing(pack_raw.Salvage(copy))
+        return self._count()
+
     def _what_is_wrong(self) -> str:
         """Return what SQLite would not notice, or could not even look at; "" for nothing."""
         if pack_mend.mending(self.path).parent.exists() and not self.path.exists():

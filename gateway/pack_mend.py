@@ -53,8 +53,11 @@ def keep_aside(path: Path) -> Path:
 def copy(path: Path, folder: Path) -> Path | None:
     """Copy a database that may only be read into a folder in RAM, and return the copy. Raises OSError.
 
-    None where there is nothing to copy, or it would take more than half of what is free there.
+    A copy that is there already has more in it than the file, and is kept. None where there is nothing to copy, or it
+    would take more than half of what is free there.
     """
+    if (folder / path.name).exists():
+        return folder / path.name
     parts = [old for part in PARTS if (old := Path(f"{path}{part}")).is_file()]
     size = sum(old.stat().st_size for old in parts)
     if not size or size > shutil.disk_usage(folder).free // 2:
@@ -62,6 +65,12 @@ def copy(path: Path, folder: Path) -> Path | None:
     for old in parts:
         shutil.copyfile(old, folder / old.name)
     return folder / path.name
+
+
+def drop_copy(copy: Path) -> None:
+    """Remove a copy, once its packs are taken over. Raises OSError."""
+    for old in copy.parent.glob(f"{copy.name}*"):
+        old.unlink()
 
 
 def highest_epoch(path: Path) -> int:

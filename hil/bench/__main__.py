@@ -8,13 +8,14 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from hil.bench import dead, line_use, load, start
+from hil.bench import buffer, dead, line_use, load, start
 
 SCENARIOS: dict[str, Callable[[Path, str], Coroutine[Any, Any, dict[str, float]]]] = {
     "start": start.measure,
     "load": load.measure,
     "line_use": line_use.measure,
     "dead": dead.measure,
+    "buffer": buffer.measure,
 }
 AIMS = {
     "cpu_us_per_reading": 40,
@@ -26,6 +27,16 @@ AIMS = {
     "rtu_line_use_9600": 0.95,
     "rtu_line_use_115200": 0.90,
     "dead_slave_lateness_ratio": 1.10,
+    "buffer_bytes_ratio_vs_rows": 0.20,
+    "buffer_bytes_ratio_vs_row_commit": 0.001,
+    "buffer_cpu_ratio_vs_rows": 0.25,
+    "buffer_drain_ratio_vs_rows": 30,
+    "buffer_file_ratio_vs_rows": 0.15,
+    "buffer_start_s": 0.150,
+    "buffer_rss_mb_over_rows": 3,
+    "buffer_online_bytes": 0,
+    "buffer_online_fsyncs": 0,
+    "fsyncs_per_commit": 1.05,
 }
 RESULT = Path(".bench/latest.json")
 
