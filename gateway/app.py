@@ -112,7 +112,9 @@ class Pole:
             catalogue=self._catalogue,
             clock=clock,
             put=buffer.put,
+            may_wait=lambda: not self._uplink.up,
         )
+        buffer.before_commit = self._seal_for_commit
 
     def go_on(self) -> None:
         """Take up what the run before had accepted, where a journal kept it."""
@@ -178,6 +180,7 @@ class Pole:
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
         jobs += [
+            self._buffer.verify(),
             self._replay.run(),
             tell_losses(self._buffer, self._uplink, f"{self._topic}/event/lost"),
             keep_time(self._clock, self._buffer.know_utc),
@@ -212,6 +215,10 @@ class Pole:
             elif isinstance(device, Advertised):
                 heard.append((device.address, Ear(device, account)))
         return jobs + (self._radio_jobs(heard) if heard else [])
+
+    def _seal_for_commit(self) -> None:
+        if not self._uplink.up:  # all that waits goes to the disk in one commit, not soon after in another
+            self.packer.seal_all()
 
     def _accept(self, reading: Reading) -> None:
         self._journal.accept(reading)

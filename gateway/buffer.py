@@ -18,6 +18,7 @@ wait are committed together, so every row is older than every pack in RAM.
 import asyncio
 import contextlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,10 @@ from gateway.timeline import Epoch
 DELETE_WITHIN_S = 60.0  # acknowledged rows leave by then even if nothing else is written
 RETRY_S = 5.0
 RAM_BYTES = 32 * 1024 * 1024
-COMMIT_BYTES = 512 * 1024
+COMMIT_BYTES = 80 * 1024  # so that the log of the file stays as large as it was made
+AHEAD = 50  # rows that are read at a time
+VERIFY_PAUSE_S = 0.1
+LOG_PAUSE_S = 60.0
 
 log = structlog.get_logger()
 
@@ -80,6 +84,7 @@ class Buffer:
     Attributes:
         epoch: number of this run.
         depth: how full it is.
+        before_commit: called before packs are committed: what else waits may come along.
     """
 
     def __init__(
@@ -125,14 +130,17 @@ class Buffer:
         self._leaving: set[int] = set()
         self._leave_by = math.inf
         self._losses: list[Loss] = []
+        self._ahead: deque[Held] = deque()
         self._cursor = 0
         self._more_on_disk = False
         self._count = 0
+        self._untold, self._tell_after = 0, 0.0
         self._marks: dict[str, tuple[int, int]] = {}
         self._last: dict[str, tuple[int, int]] = {}
         self._epochs = Contents(0).epochs
         self.epoch = 0
         self.depth = Depth()
+        self.before_commit: Callable[[], None] = lambda: None
 
     @property
     def epochs(self) -> list[Epoch]:
@@ -187,7 +195,7 @@ class Buffer:
             ready = () if self._disk_first and self._disk.is_open else self._ram.values()
             held = [each for each in ready if not each.taken][:limit]
             self._take(held)
-            if len(held) < limit and self._more_on_disk:
+            if len(held) < limit and (self._ahead or self._more_on_disk):
                 held += await self._rows(limit - len(held))
             if held:
                 return held
@@ -224,8 +232,7 @@ class Buffer:
         del self._out[held.number]
         held.taken = False
         if held.stored:
-            self._cursor = min(self._cursor, held.number - 1)
-            self._more_on_disk = True
+            self._read_from(held.number)
         self._work.set()
 
     def after(self, dataset: str) -> str:
@@ -251,6 +258,21 @@ class Buffer:
                 self._disk.tell(str(error))
                 self._bound_ram()
                 await asyncio.sleep(RETRY_S)
+
+    async def verify(self) -> None:
+        """Look at all that lay in the file when it was opened, slowly, so that damage is found in time."""
+        after, last = 0, number_of(self.epoch, 0)
+        while after < last:
+            try:
+                rows, end, damaged = await self._disk.read(after, AHEAD)
+            except (SqlError, OSError):
+                return  # it is told where packs are written
+            self.depth.stored -= len(damaged)
+            self._gave_way(damaged)
+            if not rows and not damaged:
+                return
+            after = end
+            await asyncio.sleep(VERIFY_PAUSE_S)
 
     async def barrier(self) -> None:
         """Return when all that was put is on the disk. Raises SqlError, OSError; nothing is lost then.
@@ -298,6 +320,13 @@ class Buffer:
         self._epochs = [e._replace(utc=utc) if e.boot == boot and e.utc is None else e for e in self._epochs]
         await self._disk.know_utc(boot, utc)
 
+    def _read_from(self, number: int) -> None:
+        """Read on from a row, whatever was read ahead."""
+        first = min([number, *(held.number for held in self._ahead)])
+        self._cursor = min(self._cursor, first - 1)
+        self._ahead.clear()
+        self._more_on_disk = True
+
     def _opened(self, contents: Contents) -> None:
         self.epoch, self._epochs = contents.epoch, contents.epochs
         self._marks = contents.marks
@@ -317,6 +346,7 @@ class Buffer:
 
     async def _commit(self) -> None:
         async with self._writing:
+            self.before_commit()
             last = max(self._ram, default=0)
             await self._write_some()
             while min(self._ram, default=math.inf) <= last:
@@ -370,20 +400,25 @@ class Buffer:
 
     async def _rows(self, limit: int) -> list[Held]:
         """Take rows from the file that are neither taken nor leaving."""
-        start = self._cursor
-        rows, end, damaged = await self._disk.read(start, limit)
-        if self._cursor == start:  # else a row was released meanwhile that lies further back
-            self._cursor = end
-            self._more_on_disk = len(rows) + len(damaged) == limit
-        self.depth.stored -= len(damaged)
-        self._gave_way(damaged)
-        held = [
-            Held(row.id, row.pack, stored=True)
-            for row in rows
-            if row.id not in self._out and row.id not in self._leaving
-        ]
+        if not self._ahead:
+            await self._read_ahead(limit)
+        held = [self._ahead.popleft() for _ in range(min(limit, len(self._ahead)))]
         self._take(held)
         return held
+
+    async def _read_ahead(self, limit: int) -> None:
+        """Read more rows than are wanted now: to ask the thread costs more than to read one."""
+        start = self._cursor
+        rows, end, damaged = await self._disk.read(start, max(limit, AHEAD))
+        self.depth.stored -= len(damaged)
+        self._gave_way(damaged)
+        waiting = [row for row in rows if row.id not in self._out and row.id not in self._leaving]
+        if self._cursor == start:
+            self._cursor = end
+            self._more_on_disk = len(rows) + len(damaged) == max(limit, AHEAD)
+        else:  # a row was released meanwhile that lies further back: from there it is read again
+            waiting = waiting[:limit]
+        self._ahead = deque(Held(row.id, row.pack, stored=True) for row in waiting)
 
     def _mended(self, there: set[int]) -> None:
         """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
@@ -394,8 +429,7 @@ class Buffer:
         waiting = there - self._leaving
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)
-        self._cursor = 0
-        self._more_on_disk = True
+        self._read_from(1)
 
     def _take(self, batch: Iterable[Held]) -> None:
         for held in batch:
@@ -432,9 +466,10 @@ class Buffer:
     def _gave_way(self, lost: Sequence[Dropped]) -> None:
         if not lost:
             return
-        for row in lost:
-            if (held := self._out.pop(row.id, None)) is not None:
-                held.left = True
+        ids = {row.id for row in lost}
+        for number in ids & self._out.keys():
+            self._out.pop(number).left = True
+        self._ahead = deque(held for held in self._ahead if held.number not in ids)
         readings = sum(row.readings for row in lost)
         self.depth.packs -= len(lost)
         self.depth.readings -= readings
@@ -442,7 +477,10 @@ class Buffer:
         self.depth.dropped_readings += readings
         self._journal.settled(row.id for row in lost)
         self._fewer.set()
-        log.warning("packs had to give way", packs=len(lost), readings=readings)
+        self._untold += len(lost)
+        if self._loop.time() >= self._tell_after:  # while the file is full that goes on with each commit
+            log.warning("packs had to give way", packs=self._untold, since_start=self.depth.dropped)
+            self._untold, self._tell_after = 0, self._loop.time() + LOG_PAUSE_S
 
 
 def _up_to(size: int, packs: Iterable[Held]) -> list[Held]:

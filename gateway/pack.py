@@ -1,7 +1,8 @@
 """A job: gather readings by dataset, and seal them into packs.
 
 A pack is sealed once: encoded, compressed, numbered. From then on it is bytes. It is sealed when its first reading
-is ``send_every`` seconds old, or when it holds so much that a larger one would not compress better.
+is ``send_every`` seconds old, or when it holds so much that a larger one would not compress better. While there is no
+uplink it goes on until it must be on the disk: larger packs and fewer commits spare the flash.
 """
 
 import asyncio
@@ -54,6 +55,7 @@ class Packer:
         catalogue: Catalogue,
         clock: Clock,
         put: Callable[[Pack, float], None],
+        may_wait: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make it.
 
@@ -65,6 +67,7 @@ class Packer:
             catalogue: knows the unit of each channel.
             clock: the machine's.
             put: takes a sealed pack, and the seconds it may stay in RAM.
+            may_wait: tells that nobody would get a pack now: then it goes on until it must be on the disk.
         """
         self._pole = pole
         self._epoch = epoch
@@ -74,6 +77,7 @@ class Packer:
         self._clock = clock
         self._put = put
         self._loop = asyncio.get_running_loop()
+        self._may_wait = may_wait
         self._open: dict[str, list[Reading]] = {}
         self._values: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -85,10 +89,17 @@ class Packer:
         readings = self._open.setdefault(dataset, [])
         if not readings:
             self._values[dataset] = 0
-            self._timers[dataset] = self._loop.call_later(self._rhythm(dataset).send_every, self.seal, dataset)
+            self._timers[dataset] = self._loop.call_later(self._rhythm(dataset).send_every, self._due, dataset)
         readings.append(reading)
         self._values[dataset] += len(reading.values)
         if self._values[dataset] >= MOST_VALUES:
+            self.seal(dataset)
+
+    def _due(self, dataset: str) -> None:
+        rhythm = self._rhythm(dataset)
+        if self._may_wait() and (longer := rhythm.commit_within - rhythm.send_every) > 0:
+            self._timers[dataset] = self._loop.call_later(longer, self.seal, dataset)
+        else:
             self.seal(dataset)
 
     def seal(self, dataset: str) -> None:

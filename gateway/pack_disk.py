@@ -148,7 +148,7 @@ class Disk:
         if self._in_ram is not None and self._file_is_there():
             copy = self._in_ram / self._path.name
             if copy.exists():  # of a run that could only read the file
-                contents.packs, contents.readings = self._file.take_over(copy)
+                contents = self._file.take_over(copy)
                 pack_mend.drop_copy(copy)
         return contents
 

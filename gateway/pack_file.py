@@ -8,6 +8,7 @@ what is sound in it is taken over (:mod:`gateway.pack_mend`). Who gives way when
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gateway import frame, pack_mend, pack_raw, pack_sql
-from gateway.pack_room import HISTORY, HISTORY_RANK, Room, Terms, Victim
+from gateway.pack_room import FRESH, HISTORY, HISTORY_RANK, Room, Terms, Victim
 from gateway.pack_sql import (
     PAGE_BYTES,
     WAL_BYTES,
@@ -37,6 +38,7 @@ from gateway.timeline import Epoch
 
 BALLAST_BYTES = 1_500_000
 SALVAGE_BATCH = 256
+AT_A_TIME = 100
 NOTHING = pack_raw.Tail([], is_damage=False)
 
 
@@ -105,10 +107,10 @@ class PackFile:
         self._count()
         return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack")}
 
-    def take_over(self, copy: Path) -> tuple[int, int]:
-        """Insert what a copy has that is not here; return how many packs and readings wait now. Raises OSError."""
+    def take_over(self, copy: Path) -> Contents:
+        """Insert what a copy has that is not here. Raises OSError."""
         self._insert_missing(pack_raw.Salvage(copy))
-        return self._count()
+        return self._contents(*self._count(), None)
 
     def _what_is_wrong(self) -> str:
         """Return what SQLite would not notice, or could not even look at; "" for nothing."""
@@ -125,50 +127,71 @@ class PackFile:
     def _open(self, why: str, tail: pack_raw.Tail, epoch: int) -> Contents:
         self._sql = self._connect()
         try:
-            contents = self._begin(epoch)
-            pack_mend.note_epoch(self.path, max(contents.epoch, pack_mend.highest_epoch(self.path)))
-            self._epoch = contents.epoch
-            contents.mended = self._take_over(why, tail)
-            if contents.mended or tail.packs:
-                contents.packs, contents.readings = self._count()
+            self._epoch = self._begin(epoch)
+            pack_mend.note_epoch(self.path, max(self._epoch, pack_mend.highest_epoch(self.path)))
+            mended = self._take_over(why, tail)
+            packs, readings = self._count() if mended or tail.packs else self._recall()
         except BaseException:
             self._sql.close()
             raise
-        return contents
+        return self._contents(packs, readings, mended)
 
     def _connect(self) -> sqlite3.Connection:
         sql = connect(self.path)
         self._lay_ballast()
         return sql
 
-    def _begin(self, epoch: int) -> Contents:
+    def _begin(self, epoch: int) -> int:
         boot, started, utc = self._beginning
-        packs, readings = self._count()
-        epoch = (
-            epoch or max(self._one("SELECT coalesce(max(id), 0) FROM epoch"), pack_mend.highest_epoch(self.path)) + 1
-        )
+        self._recall()
+        highest = max(self._one("SELECT coalesce(max(id), 0) FROM epoch"), pack_mend.highest_epoch(self.path))
+        epoch = epoch or highest + 1
         with transaction(self._sql):
             oldest = self._one("SELECT coalesce(min(id), 0) FROM pack") >> frame.EPOCH_SHIFT
             self._sql.execute("DELETE FROM epoch WHERE id < ? AND id < ? - 100", (oldest or epoch, epoch))
             if utc is not None:
                 self.know_utc(boot, utc)
             self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (epoch, boot, started, utc))
+        return epoch
+
+    def _contents(self, packs: int, readings: int, mended: Mended | None) -> Contents:
         return Contents(
-            epoch=epoch,
-            marks={name: (e, n) for name, e, n in self._sql.execute("SELECT dataset, epoch, n FROM mark")},
+            epoch=self._epoch,
+            marks={name: (e, n) for name, e, n in self._sql.execute("SELECT dataset, epoch, n FROM mark WHERE n > 0")},
             epochs=[Epoch(*row) for row in self._sql.execute("SELECT * FROM epoch ORDER BY id")],
             packs=packs,
             readings=readings,
+            mended=mended,
         )
 
+    def _recall(self) -> tuple[int, int]:
+        """Return packs and readings that wait, as the last commit noted them."""
+        marks = self._sql.execute("SELECT dataset, levels, readings FROM mark").fetchall()
+        groups = []
+        for dataset, levels, readings in marks:
+            rows = {int(level): packs for level, packs in json.loads(levels).items()}
+            groups += [(dataset, level, packs, 0) for level, packs in rows.items()]
+            groups.append((dataset, FRESH, 0, readings))
+        self._room.count(groups)
+        waiting = sum(packs for _, level, packs, _ in groups if level != HISTORY)
+        return waiting, sum(readings for *_, readings in marks)
+
     def _count(self) -> tuple[int, int]:
-        """Count packs and readings that wait; that walks through all rows, so what is damaged shows."""
+        """Count packs and readings that wait, row by row, and note it."""
         groups = self._sql.execute(
             "SELECT dataset, level, count(*), sum(readings) FROM pack GROUP BY dataset, level"
         ).fetchall()
-        self._room.count((dataset, level, packs) for dataset, level, packs, _ in groups)
+        self._room.count(groups)
+        with transaction(self._sql):
+            self._sql.execute("UPDATE mark SET levels = '{}', readings = 0")
+            self._note_counts()
         waiting = [(packs, readings) for _, level, packs, readings in groups if level != HISTORY]
         return sum(packs for packs, _ in waiting), sum(readings for _, readings in waiting)
+
+    def _note_counts(self) -> None:
+        changed = list(self._room.changed())
+        self._sql.executemany(pack_sql.ADVANCE_MARK, ((dataset, 0, 0) for *_, dataset in changed))
+        self._sql.executemany("UPDATE mark SET levels = ?, readings = ? WHERE dataset = ?", changed)
 
     def _take_over(self, why: str, tail: pack_raw.Tail) -> Mended | None:
         """Insert what a damaged file, or the damaged end of a log, still holds."""
@@ -227,12 +250,13 @@ class PackFile:
         saved = self._room.save()
         try:
             with transaction(self._sql):
-                for number in leaving:
-                    self._acknowledged(number)
+                for some in range(0, len(leaving), AT_A_TIME):
+                    self._acknowledged(leaving[some : some + AT_A_TIME])
                 if forget_before is not None:
                     self._room.forget(self._sql, forget_before)
                 rows, dropped, refused = self._make_room(list(rows))
                 self._insert(rows)
+                self._note_counts()
                 pack_sql.add_losses(self._sql, losses)
         except BaseException:
             self._room.restore(saved)
@@ -306,16 +330,17 @@ class PackFile:
         """Close it. The log goes with that, and is grown again by the next who opens it."""
         self._sql.close()
 
-    def _acknowledged(self, number: int) -> None:
-        row = self._sql.execute("SELECT dataset, level FROM pack WHERE id = ?", (number,)).fetchone()
-        if row is None:
-            return
+    def _acknowledged(self, numbers: Sequence[int]) -> None:
+        these = f"WHERE id IN ({', '.join('?' * len(numbers))})"
         if self._history:
-            self._sql.execute("UPDATE pack SET level = ? WHERE id = ?", (HISTORY, number))
-            self._room.became_history(number, *row)
+            select = f"SELECT id, dataset, level, readings FROM pack {these}"  # noqa: S608  # question marks
+            for row in self._sql.execute(select, numbers).fetchall():
+                self._room.became_history(*row)
+            self._sql.execute(f"UPDATE pack SET level = {HISTORY} {these}", numbers)  # noqa: S608  # the same
         else:
-            self._sql.execute("DELETE FROM pack WHERE id = ?", (number,))
-            self._room.left(*row)
+            delete = f"DELETE FROM pack {these} RETURNING dataset, level, readings"  # noqa: S608  # the same
+            for row in self._sql.execute(delete, numbers):
+                self._room.left(*row)
 
     def _make_room(self, rows: list[Row]) -> tuple[list[Row], list[Dropped], set[int]]:
         dropped: list[Dropped] = []
@@ -349,8 +374,9 @@ class PackFile:
         with transaction(self._sql):
             for victim in damaged:
                 self._sql.execute("DELETE FROM pack WHERE id = ?", (victim.id,))
-                self._room.left(victim.dataset, victim.level)
+                self._room.left(victim.dataset, victim.level, victim.readings)
             self._lose(damaged, "damaged")
+            self._note_counts()
 
     def _insert(self, rows: Sequence[Row]) -> None:
         self._sql.executemany(
@@ -361,7 +387,7 @@ class PackFile:
             ),
         )
         for row in rows:
-            self._room.came(row.pack.dataset, row.level)
+            self._room.came(row.pack.dataset, row.level, row.pack.readings)
         last = {pack.dataset: (pack.epoch, pack.n) for _, pack, _ in sorted(rows, key=lambda row: row.id)}
         self._sql.executemany(pack_sql.ADVANCE_MARK, ((dataset, *place) for dataset, place in last.items()))
 

@@ -13,6 +13,7 @@ The packs are found by cursors that only move forward, so that a large file is w
 That holds because numbers grow: a row of some level never appears behind one that was already thinned to that level.
 """
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,6 +58,9 @@ Place = tuple[tuple[str, ...], int | None]
 """Where a search goes on: the datasets it looks for, () for all, and the level, None for all that wait."""
 
 
+Saved = tuple[dict[str, Counter[int]], Counter[str], dict[Place, int], set[str]]
+
+
 class _Choice(NamedTuple):
     """Rows that may give way together, and where they were found."""
 
@@ -71,35 +75,55 @@ class Room:
     def __init__(self, terms: Mapping[str, Terms]) -> None:
         self._terms = terms
         self._counts: dict[str, Counter[int]] = {}
+        self._readings: Counter[str] = Counter()
         self._after: dict[Place, int] = {}
+        self._changed: set[str] = set()
 
-    def count(self, rows: Iterable[tuple[str, int, int]]) -> None:
-        """Begin anew with what the file holds: dataset, level, rows."""
+    def count(self, rows: Iterable[tuple[str, int, int, int]]) -> None:
+        """Begin anew with what the file holds: dataset, level, rows, readings in them."""
         self._counts.clear()
+        self._readings.clear()
         self._after.clear()
-        for dataset, level, number in rows:
+        for dataset, level, number, readings in rows:
             self._counts.setdefault(dataset, Counter())[level] += number
+            if level != HISTORY:
+                self._readings[dataset] += readings
+        self._changed.update(self._counts)
 
-    def save(self) -> tuple[dict[str, Counter[int]], dict[Place, int]]:
+    def changed(self) -> Iterator[tuple[str, int, str]]:
+        """Give, of datasets whose rows changed since the last time: rows by level in JSON, readings, dataset."""
+        for dataset in self._changed:
+            levels = {str(level): rows for level, rows in self._counts[dataset].items() if rows}
+            yield json.dumps(levels), self._readings[dataset], dataset
+        self._changed.clear()
+
+    def save(self) -> Saved:
         """Return what ``restore`` takes back when the transaction fails."""
-        return {dataset: counts.copy() for dataset, counts in self._counts.items()}, dict(self._after)
+        counts = {dataset: counts.copy() for dataset, counts in self._counts.items()}
+        return counts, self._readings.copy(), dict(self._after), set(self._changed)
 
-    def restore(self, saved: tuple[dict[str, Counter[int]], dict[Place, int]]) -> None:
+    def restore(self, saved: Saved) -> None:
         """Forget what happened since ``save``."""
-        self._counts, self._after = saved
+        self._counts, self._readings, self._after, self._changed = saved
 
-    def came(self, dataset: str, level: int = FRESH) -> None:
+    def came(self, dataset: str, level: int, readings: int) -> None:
         """A row was inserted."""
-        self._counts.setdefault(dataset, Counter())[level] += 1
+        self._count(dataset, level, 1, readings)
 
-    def left(self, dataset: str, level: int) -> None:
+    def left(self, dataset: str, level: int, readings: int) -> None:
         """A row was deleted."""
-        self._counts[dataset][level] -= 1
+        self._count(dataset, level, -1, -readings)
 
-    def became_history(self, number: int, dataset: str, level: int) -> None:
+    def _count(self, dataset: str, level: int, rows: int, readings: int) -> None:
+        self._counts.setdefault(dataset, Counter())[level] += rows
+        if level != HISTORY:
+            self._readings[dataset] += readings
+        self._changed.add(dataset)
+
+    def became_history(self, number: int, dataset: str, level: int, readings: int) -> None:
         """A row was acknowledged and stays; it may lie behind where the search for such rows is."""
-        self.left(dataset, level)
-        self.came(dataset, HISTORY)
+        self.left(dataset, level, readings)
+        self.came(dataset, HISTORY, readings)
         self._after[(), HISTORY] = min(self._after.get(((), HISTORY), 0), number - 1)
 
     def rank(self, dataset: str) -> int:
@@ -124,8 +148,8 @@ class Room:
         if choice.thin:
             stays, *victims = choice.rows
             sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stays.level + 1, stays.id))
-            self.left(stays.dataset, stays.level)
-            self.came(stays.dataset, stays.level + 1)
+            self.left(stays.dataset, stays.level, stays.readings)
+            self.came(stays.dataset, stays.level + 1, stays.readings)
         self._delete(sql, victims)
         return victims
 
@@ -166,4 +190,4 @@ class Room:
     def _delete(self, sql: sqlite3.Connection, victims: Iterable[Victim]) -> None:
         for victim in victims:
             sql.execute("DELETE FROM pack WHERE id = ?", (victim.id,))
-            self.left(victim.dataset, victim.level)
+            self.left(victim.dataset, victim.level, victim.readings)

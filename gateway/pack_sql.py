@@ -7,7 +7,8 @@ grows costs a second flush each time.
 =========  ===============================================================================================
 ``pack``   a row for each sealed pack
 ``epoch``  a row for each run of the gateway: boot, and what to add to its stamps, once that was certain
-``mark``   per dataset the last pack that was ever committed, also when its row has left
+``mark``   per dataset the last pack that was ever committed, also when its row has left; and how many rows it has, so
+           that nobody needs to count them
 ``lost``   what gave way, was refused or was damaged, until the receiver was told
 =========  ===============================================================================================
 """
@@ -27,6 +28,7 @@ from gateway.timeline import Epoch
 APPLICATION_ID = 0x504F4C47  # "POLG"
 VERSION = 2
 PAGE_BYTES = 1024
+CHECKPOINT_PAGES = 896  # the commit that reaches it, with what gives way for it, still fits into the log
 WAL_PAGES = 1024
 WAL_BYTES = WAL_PAGES * (PAGE_BYTES + 24)  # 24: the head of a frame
 ROW_BYTES = 96  # what a row takes beside its payload, roughly
@@ -35,7 +37,7 @@ PRAGMAS = f"""
 PRAGMA page_size={PAGE_BYTES};
 PRAGMA locking_mode=EXCLUSIVE;
 PRAGMA synchronous=FULL;
-PRAGMA wal_autocheckpoint={WAL_PAGES};
+PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES};
 PRAGMA secure_delete=OFF;
 PRAGMA cell_size_check=ON;
 PRAGMA cache_size=-512;
@@ -53,7 +55,10 @@ CREATE TABLE pack(
     frame BLOB NOT NULL
 ) STRICT;
 CREATE TABLE epoch(id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started INTEGER NOT NULL, utc INTEGER) STRICT;
-CREATE TABLE mark(dataset TEXT PRIMARY KEY, epoch INTEGER NOT NULL, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE mark(
+    dataset TEXT PRIMARY KEY, epoch INTEGER NOT NULL, n INTEGER NOT NULL,   -- of its last pack that was ever committed
+    levels TEXT NOT NULL DEFAULT '{{}}', readings INTEGER NOT NULL DEFAULT 0    -- rows by level; readings that wait
+) STRICT, WITHOUT ROWID;
 CREATE TABLE lost(
     dataset TEXT NOT NULL, epoch INTEGER NOT NULL, reason TEXT NOT NULL,
     batch INTEGER NOT NULL,     -- what is told together; 0: not closed yet
@@ -79,7 +84,7 @@ ON CONFLICT DO UPDATE SET packs = packs + excluded.packs, readings = readings + 
     since = min(since, excluded.since), until = max(until, excluded.until)
 """
 ADVANCE_MARK = """
-INSERT INTO mark VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch, n = excluded.n
+INSERT INTO mark(dataset, epoch, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch, n = excluded.n
 WHERE (excluded.epoch, excluded.n) > (mark.epoch, mark.n)
 """  # what is salvaged comes in no order
 CLOSE_LOST = "UPDATE lost SET batch = :batch WHERE batch = 0"

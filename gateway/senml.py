@@ -28,7 +28,6 @@ NS = 1_000_000_000
 NS_PER_MS = 1_000_000
 
 Record = dict[str, int | float | bool | str]
-Sample = tuple[int, int | float | bool | str | Quality]
 
 
 def encode(
@@ -48,20 +47,22 @@ def encode(
         utc_offset: what to add to a stamp for nanoseconds since 1970.
         labels: ours, for the first record.
     """
-    runs = _by_channel(readings)
-    units = {key: unit_of(*key) for key in runs}
     base = (min(reading.at for reading in readings) + utc_offset) // NS  # whole seconds: times stay short
-    zero = base * NS - utc_offset
-    first: Record = {"bver": VERSION, "bt": base, **labels}
-    records: list[Record] = []
+    runs = _by_channel(readings, base * NS - utc_offset)
+    units = {key: unit_of(*key) for key in runs}
     unit = ""
+    records: list[str] = []
     for key in sorted(runs, key=lambda key: (units[key] != "", key)):
-        head: Record = {"bn": "/".join((pole, *key))}
+        head = f'{{"bn":{_text("/".join((pole, *key)))},'
         if units[key] != unit:
-            unit = head["bu"] = units[key]
-        records.extend(_run(head, runs[key], zero))
-    records[0] = first | records[0]
-    return json.dumps(records, separators=(",", ":"), ensure_ascii=False).encode()
+            unit = units[key]
+            head += f'"bu":{_text(unit)},'
+        first, *others = runs[key]
+        records.append(head + first)
+        records += ["{" + record for record in others]
+    labels = {"bver": VERSION, "bt": base, **labels}
+    records[0] = f"{{{_json(labels)[1:-1]},{records[0][1:]}"
+    return f"[{','.join(records)}]".encode()
 
 
 def amended(pack: bytes, *, shift: int = 0, labels: Mapping[str, int | str] | None = None, without: str = "") -> bytes:
@@ -84,26 +85,38 @@ def amended(pack: bytes, *, shift: int = 0, labels: Mapping[str, int | str] | No
     return json.dumps(records, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _by_channel(readings: Iterable[Reading]) -> dict[tuple[str, str], list[Sample]]:
-    runs: dict[tuple[str, str], list[Sample]] = {}
+def _by_channel(readings: Iterable[Reading], zero: int) -> dict[tuple[str, str], list[str]]:
+    """Write each value as the rest of a record, and sort them by channel.
+
+    A value is most often a number: that way is short. ``repr`` is how JSON writes them.
+    """
+    runs: dict[tuple[str, str], list[str]] = {}
     for reading in readings:
+        ms = round((reading.at - zero) / NS_PER_MS)
+        time = f',"t":{ms // 1000 if ms % 1000 == 0 else ms / 1000}' if ms else ""
+        device = reading.device
         for channel, value in reading.values.items():
-            runs.setdefault((reading.device, channel), []).append((reading.at, value))
+            kind = type(value)
+            shown = f'"v":{value!r}{time}}}' if kind is float or kind is int else f"{_other(value)}{time}}}"
+            run = runs.get((device, channel))
+            if run is None:
+                runs[device, channel] = [shown]
+            else:
+                run.append(shown)
     return runs
 
 
-def _run(head: Record, samples: Iterable[Sample], zero: int) -> Iterable[Record]:
-    record = head
-    for at, value in samples:
-        if ms := round((at - zero) / NS_PER_MS):
-            record["t"] = ms // 1000 if ms % 1000 == 0 else ms / 1000
-        if isinstance(value, Quality):
-            record |= {"v": value.code, "why": value.why}
-        elif isinstance(value, bool):
-            record["vb"] = value
-        elif isinstance(value, str):
-            record["vs"] = value
-        else:
-            record["v"] = value
-        yield record
-        record = {}
+def _other(value: object) -> str:
+    if isinstance(value, Quality):
+        return f'"v":{value.code},"why":{_text(value.why)}'
+    if isinstance(value, bool):
+        return f'"vb":{"true" if value else "false"}'
+    return f'"vs":{_text(value)}' if isinstance(value, str) else f'"v":{value!r}'
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -165,6 +165,10 @@ class DatasetSettings(Section):
         return self
 
 
+ALARM = {"send_every": 0.2, "commit_within": 0.2, "priority": 9, "when_full": "keep"}
+"""What the dataset ``alarm`` has by default: alarms are few, and each counts."""
+
+
 class Root(Section):
     """The file, with devices still as they stand there."""
 
@@ -173,8 +177,15 @@ class Root(Section):
     buffer: BufferSettings = BufferSettings()
     bluetooth: BluetoothSettings = BluetoothSettings()
     port: dict[Name, PortSettings] = {}
-    dataset: dict[Name, DatasetSettings] = {}
+    dataset: dict[Name, DatasetSettings] = Field({}, validate_default=True)
     device: list[dict[str, Any]] = []
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _alarms_hurry(cls, sections: object) -> object:
+        if isinstance(sections, dict) and isinstance(sections.get("alarm", {}), dict):
+            return {**sections, "alarm": {**ALARM, **sections.get("alarm", {})}}
+        return sections
 
 
 @dataclass(frozen=True, slots=True)

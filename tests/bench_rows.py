@@ -229,7 +229,7 @@ class Rows:
         records: dict[str, list[dict[str, Value | str]]] = {}
         for _, dataset, device, channel, at, value in rows:
             unit = self._units[dataset, channel]
-            record = {"n": f"{POLE}/{device}/{channel}", "u": unit, "t": at / NS, "v": value}
+            record: dict[str, Value | str] = {"n": f"{POLE}/{device}/{channel}", "u": unit, "t": at / NS, "v": value}
             records.setdefault(dataset, []).append(record)
         for of_dataset in records.values():
             json.dumps(of_dataset, separators=(",", ":"), ensure_ascii=False).encode()

@@ -14,7 +14,7 @@ from gateway.pack_file import BALLAST_BYTES
 from hil.vclock import run
 from tests.buffer_bench import ROOMY, pack
 
-SIZE = 8 * 1024 * 1024
+SIZE = 12 * 1024 * 1024
 
 
 def mount(folder: Path, *options: str) -> None:

@@ -47,7 +47,7 @@ async def _outage(folder: Path, seconds: float) -> None:
         await asyncio.sleep(seconds / 2)
         b.daemon.kill()
         committed = b.committed()
-        assert len(committed) > seconds  # five packs a second, less what was not due yet
+        assert len(committed) >= seconds / 2  # two commits a second, less what was not due yet
         b.daemon.start()
         await asyncio.sleep(seconds / 2)
         b.broker.start()
