@@ -18,7 +18,6 @@ wait are committed together, so every row is older than every pack in RAM.
 import asyncio
 import contextlib
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import structlog
 
 from gateway.frame import number_of
 from gateway.journal import Journal, Left
+from gateway.pack_ahead import AHEAD, Ahead
 from gateway.pack_disk import Disk
 from gateway.pack_file import PackFile
 from gateway.pack_room import HISTORY, Terms
@@ -38,7 +38,6 @@ DELETE_WITHIN_S = 60.0  # acknowledged rows leave by then even if nothing else i
 RETRY_S = 5.0
 RAM_BYTES = 32 * 1024 * 1024
 COMMIT_BYTES = 80 * 1024  # so that the log of the file stays as large as it was made
-AHEAD = 50  # rows that are read at a time
 VERIFY_PAUSE_S = 0.1
 LOG_PAUSE_S = 60.0
 
@@ -119,6 +118,7 @@ class Buffer:
             on_mend=self._mended,
             in_ram=self._journal.folder,
         )
+        self._on_disk = Ahead(self._disk.read)
         self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
@@ -130,9 +130,6 @@ class Buffer:
         self._leaving: set[int] = set()
         self._leave_by = math.inf
         self._losses: list[Loss] = []
-        self._ahead: deque[Held] = deque()
-        self._cursor = 0
-        self._more_on_disk = False
         self._count = 0
         self._untold, self._tell_after = 0, 0.0
         self._marks: dict[str, tuple[int, int]] = {}
@@ -195,11 +192,11 @@ class Buffer:
             ready = () if self._disk_first and self._disk.is_open else self._ram.values()
             held = [each for each in ready if not each.taken][:limit]
             self._take(held)
-            if len(held) < limit and (self._ahead or self._more_on_disk):
+            if len(held) < limit and self._on_disk.has_some:
                 held += await self._rows(limit - len(held))
             if held:
                 return held
-            if not self._more_on_disk:
+            if not self._on_disk.has_some:
                 await self._work.wait()
 
     def acknowledge(self, held: Held) -> None:
@@ -232,7 +229,7 @@ class Buffer:
         del self._out[held.number]
         held.taken = False
         if held.stored:
-            self._read_from(held.number)
+            self._on_disk.again_from(held.number)
         self._work.set()
 
     def after(self, dataset: str) -> str:
@@ -267,8 +264,7 @@ class Buffer:
                 rows, end, damaged = await self._disk.read(after, AHEAD)
             except (SqlError, OSError):
                 return  # it is told where packs are written
-            self.depth.stored -= len(damaged)
-            self._gave_way(damaged)
+            self._damaged(damaged)
             if not rows and not damaged:
                 return
             after = end
@@ -320,20 +316,13 @@ class Buffer:
         self._epochs = [e._replace(utc=utc) if e.boot == boot and e.utc is None else e for e in self._epochs]
         await self._disk.know_utc(boot, utc)
 
-    def _read_from(self, number: int) -> None:
-        """Read on from a row, whatever was read ahead."""
-        first = min([number, *(held.number for held in self._ahead)])
-        self._cursor = min(self._cursor, first - 1)
-        self._ahead.clear()
-        self._more_on_disk = True
-
     def _opened(self, contents: Contents) -> None:
         self.epoch, self._epochs = contents.epoch, contents.epochs
         self._marks = contents.marks
         self.depth.packs += contents.packs
         self.depth.stored += contents.packs
         self.depth.readings += contents.readings
-        self._more_on_disk = contents.packs > 0
+        self._on_disk.more = contents.packs > 0
 
     def _add(self, held: Held) -> None:
         if self._disk_first:
@@ -394,31 +383,23 @@ class Buffer:
                 continue
             self.depth.stored += 1
             if not held.taken:
-                self._more_on_disk = True
+                self._on_disk.more = True
         self._journal.settled(held.number for held in stored)
         self._work.set()
 
     async def _rows(self, limit: int) -> list[Held]:
         """Take rows from the file that are neither taken nor leaving."""
-        if not self._ahead:
-            await self._read_ahead(limit)
-        held = [self._ahead.popleft() for _ in range(min(limit, len(self._ahead)))]
+        rows, damaged = await self._on_disk.take(
+            limit, lambda number: number not in self._out and number not in self._leaving
+        )
+        self._damaged(damaged)
+        held = [Held(row.id, row.pack, stored=True) for row in rows]
         self._take(held)
         return held
 
-    async def _read_ahead(self, limit: int) -> None:
-        """Read more rows than are wanted now: to ask the thread costs more than to read one."""
-        start = self._cursor
-        rows, end, damaged = await self._disk.read(start, max(limit, AHEAD))
-        self.depth.stored -= len(damaged)
-        self._gave_way(damaged)
-        waiting = [row for row in rows if row.id not in self._out and row.id not in self._leaving]
-        if self._cursor == start:
-            self._cursor = end
-            self._more_on_disk = len(rows) + len(damaged) == max(limit, AHEAD)
-        else:  # a row was released meanwhile that lies further back: from there it is read again
-            waiting = waiting[:limit]
-        self._ahead = deque(Held(row.id, row.pack, stored=True) for row in waiting)
+    def _damaged(self, rows: Sequence[Dropped]) -> None:
+        self.depth.stored -= len(rows)
+        self._gave_way(rows)
 
     def _mended(self, there: set[int]) -> None:
         """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
@@ -429,7 +410,7 @@ class Buffer:
         waiting = there - self._leaving
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)
-        self._read_from(1)
+        self._on_disk.again_from(1)
 
     def _take(self, batch: Iterable[Held]) -> None:
         for held in batch:
@@ -469,7 +450,7 @@ class Buffer:
         ids = {row.id for row in lost}
         for number in ids & self._out.keys():
             self._out.pop(number).left = True
-        self._ahead = deque(held for held in self._ahead if held.number not in ids)
+        self._on_disk.drop(ids)
         readings = sum(row.readings for row in lost)
         self.depth.packs -= len(lost)
         self.depth.readings -= readings
