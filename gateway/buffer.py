@@ -124,6 +124,7 @@ class Buffer:
         self._changed = asyncio.Event()
         self._fewer = asyncio.Event()
         self._writing = asyncio.Lock()
+        self._readable, self._unread = True, False
         self._ram: dict[int, Held] = {}
         self._out: dict[int, Held] = {}
         self._history: dict[int, Held] = {}
@@ -192,11 +193,11 @@ class Buffer:
             ready = () if self._disk_first and self._disk.is_open else self._ram.values()
             held = [each for each in ready if not each.taken][:limit]
             self._take(held)
-            if len(held) < limit and self._on_disk.has_some:
+            if len(held) < limit and self._can_read():
                 held += await self._rows(limit - len(held))
             if held:
                 return held
-            if not self._on_disk.has_some:
+            if not self._can_read():
                 await self._work.wait()
 
     def acknowledge(self, held: Held) -> None:
@@ -388,14 +389,30 @@ class Buffer:
         self._work.set()
 
     async def _rows(self, limit: int) -> list[Held]:
-        """Take rows from the file that are neither taken nor leaving."""
-        rows, damaged = await self._on_disk.take(
-            limit, lambda number: number not in self._out and number not in self._leaving
-        )
+        """Take rows from the file that are neither taken nor leaving; none for a while where it cannot be read."""
+        try:
+            rows, damaged = await self._on_disk.take(
+                limit, lambda number: number not in self._out and number not in self._leaving
+            )
+        except (SqlError, OSError) as error:
+            self._disk.tell(str(error))
+            self._readable, self._unread = False, True
+            self._loop.call_later(RETRY_S, self._read_again)
+            return []
+        if self._unread:
+            self._unread = False
+            self._disk.tell("")
         self._damaged(damaged)
         held = [Held(row.id, row.pack, stored=True) for row in rows]
         self._take(held)
         return held
+
+    def _can_read(self) -> bool:
+        return self._readable and self._on_disk.has_some
+
+    def _read_again(self) -> None:
+        self._readable = True
+        self._work.set()
 
     def _damaged(self, rows: Sequence[Dropped]) -> None:
         self.depth.stored -= len(rows)

@@ -131,9 +131,11 @@ class Disk:
     def tell(self, trouble: str) -> None:
         """Say what is wrong, or that it is over."""
         if trouble and trouble != self.trouble:
-            log.warning("the buffer cannot be written; packs stay in memory", path=str(self._path), error=trouble)
+            log.warning(
+                "the buffer's file does not work; new packs stay in memory", path=str(self._path), error=trouble
+            )
         elif self.trouble and not trouble:
-            log.info("the buffer is written again", path=str(self._path))
+            log.info("the buffer's file works again", path=str(self._path))
         self.trouble = trouble
 
     async def _open(self) -> None:
@@ -148,7 +150,8 @@ class Disk:
         if self._in_ram is not None and self._file_is_there():
             copy = self._in_ram / self._path.name
             if copy.exists():  # of a run that could only read the file
-                contents = self._file.take_over(copy)
+                mended, contents = contents.mended, self._file.take_over(copy)
+                contents.mended = mended
                 pack_mend.drop_copy(copy)
         return contents
 

@@ -37,8 +37,7 @@ class Reading:
     values: Mapping[str, int | float | bool | str | Quality]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pack:
+class Pack(NamedTuple):
     """Readings of one dataset, sealed: stored, sent and counted as one, byte for byte.
 
     Attributes:

@@ -20,7 +20,6 @@ pack a dataset and window; packs go to the buffer; the link takes as many at a t
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
@@ -128,7 +127,7 @@ class Packs:
         numbers = itertools.count(1)
         for _ in range(times):
             for pack in packs:
-                self.buffer.put(dataclasses.replace(pack, n=next(numbers)), NEVER_S)
+                self.buffer.put(pack._replace(n=next(numbers)), NEVER_S)
             await self.buffer.barrier()
 
     async def first(self) -> None:

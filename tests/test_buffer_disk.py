@@ -114,7 +114,7 @@ def test_a_full_disk_keeps_packs_in_memory_and_they_are_written_when_there_is_ro
                 await asyncio.sleep(1)
             assert (buffer.depth.packs, buffer.depth.dropped) == (101, 0)
             assert buffer.depth.stored < 101
-            assert any("cannot be written" in line["event"] and line["path"] == str(path) for line in logs)
+            assert any("does not work" in line["event"] and line["path"] == str(path) for line in logs)
             held = await buffer.take(50)  # what the broker takes meanwhile, it takes
             for each in held[:25]:
                 buffer.acknowledge(each)
@@ -151,6 +151,31 @@ def test_while_the_disk_refuses_memory_is_bounded_and_the_oldest_give_way(
             assert left == list(range(101 - len(left), 101))
         await asyncio.sleep(RETRY_S + 1)
         assert buffer.depth.stored == buffer.depth.packs
+
+    live(tmp_path / "buffer.db", scene)
+
+
+def test_a_disk_that_cannot_be_read_is_tried_again_and_live_packs_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def scene(buffer: Buffer) -> None:
+        for n in range(1, 6):
+            buffer.put(pack(n), 1.0)
+        await asyncio.sleep(2)
+        assert buffer.depth.stored == 5
+        with monkeypatch.context() as patch:
+            patch.setattr("gateway.pack_file.PackFile.read", broken)
+            taking = asyncio.create_task(buffer.take(5))
+            await asyncio.sleep(3 * RETRY_S)
+            assert buffer.trouble == "disk I/O error"
+            buffer.put(pack(6), 60.0)
+            assert [held.pack.n for held in await asyncio.wait_for(taking, 1)] == [6]
+        held = await asyncio.wait_for(buffer.take(9), 2 * RETRY_S)
+        assert [each.pack.n for each in held] == [1, 2, 3, 4, 5]
+        assert buffer.trouble == ""
 
     live(tmp_path / "buffer.db", scene)
 

@@ -193,6 +193,7 @@ def test_csv_holds_every_record_with_its_whole_name_and_time(how: str, request: 
     assert (code, err) == (0, "times of 10 packs are a guess: the clock was not set yet\n")
     assert header == ["time", "name", "value", "unit"]
     assert out.startswith("time,name,value,unit\n2026-01-01T00:01:00.000Z,pole-1/air-0/")
+    assert ",%RH\n2026-" in out
     assert [row[1::2] for row in rows] == [[record.name, record.unit] for record in records]
     assert all(time.endswith("Z") and len(time) == len("2026-01-01T00:00:00.000Z") for time, *_ in rows)
     times = [dt.datetime.fromisoformat(time).timestamp() for time, *_ in rows]
@@ -330,24 +331,33 @@ def test_a_bar_is_drawn_on_a_terminal_and_only_data_goes_to_the_output(closed: P
     assert "100%" in drawn
 
 
-def test_an_output_that_is_full_is_told(closed: Path) -> None:
+@pytest.mark.parametrize("stdout", ["utf-8:strict", "utf-8:surrogateescape", "latin-1"])  # it depends on LANG
+def test_an_output_that_is_full_is_told(closed: Path, stdout: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(  # noqa: S603  # our own
             [polegate(), "buffer", "export", str(closed), "--dataset", "door"],  # less than is written at once
-            env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},  # as it is in most languages
+            env={**os.environ, "PYTHONIOENCODING": stdout, "PYTHONUNBUFFERED": ""},
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,
             timeout=60,
         )
 
+    step = b"give a name in a folder with room"
     assert done.returncode == EX_CANTCREAT
-    assert done.stderr.startswith(b"Error: the standard output cannot be written: No space left on device")
+    assert done.stderr == b"Error: the standard output cannot be written: No space left on device; " + step + b"\n"
 
 
 def test_who_has_seen_enough_of_an_export_ends_it_without_a_word(closed: Path) -> None:
     command = f"{polegate()} buffer export --format csv {closed} | head -n 1"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603, S607  # our own
+    done = subprocess.run(  # noqa: S603  # our own
+        ["sh", "-c", command],  # noqa: S607
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
     assert (done.stdout, done.stderr) == ("time,name,value,unit\n", "")
 

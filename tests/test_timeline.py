@@ -4,11 +4,15 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drivers.sds011 import Sds011
 from gateway.buffer import Buffer
+from gateway.catalogue import Catalogue
 from gateway.keep_time import LOOK_S, keep_time
+from gateway.pack import Packer
 from gateway.payload import packed
 from gateway.reading import Pack, Reading
 from gateway.senml import encode
+from gateway.settings import DatasetSettings
 from gateway.timeline import Epoch, Timeline
 from hil.senml import read
 from hil.vclock import run
@@ -17,6 +21,7 @@ from tests.buffer_bench import ROOMY, live
 NS = 1_000_000_000
 YEAR_2026 = 1_767_225_600 * NS
 YEAR_1970 = 5 * NS
+YEAR_NS = 365 * 86_400 * NS
 
 
 def sealed(epoch: int, offset: int, *, certain: bool, rounds: int = 50) -> Pack:
@@ -138,3 +143,64 @@ def test_it_is_noticed_when_the_clock_becomes_right_and_stored_as_soon_as_the_di
         assert job.done()
 
     run(main())
+
+
+@dataclass
+class Jumping:
+    """A clock whose time of day jumps by years, forward and back, while time since boot only goes on."""
+
+    years: int = 0
+    right: bool = True
+
+    def now(self) -> int:
+        """Return nanoseconds since boot."""
+        return round(asyncio.get_running_loop().time() * NS)
+
+    def utc_offset(self) -> int:
+        """Return what to add for the time since 1970, as the machine now has it."""
+        return YEAR_2026 + self.years * YEAR_NS
+
+    def synchronised(self) -> bool:
+        """Tell whether the kernel holds that for right."""
+        return self.right
+
+
+def test_steps_of_the_clock_by_years_neither_reorder_nor_repeat_nor_drop_anything(tmp_path: Path) -> None:
+    taken: list[int] = []
+    sent: list[object] = []
+
+    async def boot(number: int, steps: list[int]) -> None:
+        buffer = Buffer(tmp_path / "buffer.db", ROOMY)
+        clock = Jumping(steps[0], right=number % 2 == 0)
+        await buffer.open(f"boot {number}", clock.now(), clock.utc_offset() if clock.right else None)
+        committing = asyncio.create_task(buffer.run())
+        device = Sds011(id="dust", driver="sds011", port="x")
+        packer = Packer(
+            "pole",
+            epoch=buffer.epoch,
+            after=buffer.after,
+            rhythm=lambda _: DatasetSettings(),
+            catalogue=Catalogue("pole", [device], {}),
+            clock=clock,
+            put=buffer.put,
+        )
+        for step in steps:
+            clock.years = step
+            for _ in range(20):
+                taken.append(len(taken))
+                packer.keep(Reading("dust", "air", clock.now(), {"pm10": taken[-1]}))
+                await asyncio.sleep(1)
+        packer.seal_all()
+        await buffer.barrier()
+        committing.cancel()
+        payload = Timeline(lambda: buffer.epochs).payload
+        if number == 3:
+            while buffer.depth.packs:
+                for held in await buffer.take(20):
+                    sent.extend(record.value for record in read(payload(held.pack)))
+                    buffer.acknowledge(held)
+        await buffer.close()
+
+    for number, steps in enumerate(([0, 10, -30], [-56, 0], [40, -40, 0], [0, 1, -1])):
+        run(boot(number, steps))
+    assert sent == taken
