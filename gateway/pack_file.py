@@ -130,6 +130,8 @@ class PackFile:
             self._epoch = self._begin(epoch)
             pack_mend.note_epoch(self.path, max(self._epoch, pack_mend.highest_epoch(self.path)))
             mended = self._take_over(why, tail)
+            if tail.packs:
+                self._sql.execute("PRAGMA wal_checkpoint(RESTART)")  # else they lie there still at the next start
             packs, readings = self._count() if mended or tail.packs else self._recall()
         except BaseException:
             self._sql.close()

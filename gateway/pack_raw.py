@@ -11,11 +11,11 @@ as SQLite has it; behind a damaged place there may be more, so for a damaged fil
 Source: "Database File Format", sqlite.org/fileformat2.html, sections 1.3, 1.5, 1.6, 2.1 and 4.
 """
 
-import mmap
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from gateway import frame
 from gateway.reading import Pack
@@ -31,7 +31,7 @@ LEVEL, FRAME = 5, 6  # columns of the table ``pack``
 COLUMNS = 7
 FIRST_BLOB = 12
 
-Bytes = bytes | mmap.mmap
+MOST_LOG = 64 * 1024 * 1024
 
 
 class Found(NamedTuple):
@@ -58,8 +58,9 @@ class Raw:
             beyond: look at what the log holds behind its last sound commit, in place of what it holds before.
         """
         self.damaged = 0
-        self._base = _mapped(path)
-        self._log = _mapped(Path(f"{path}-wal"))
+        self._base = _opened(path)
+        self._base_pages = os.fstat(self._base.fileno()).st_size // PAGE if self._base else 0
+        self._log = _log_of(path)
         committed, rest, self.commits_beyond = _newer(self._log)
         self._newer = committed | rest if beyond else committed
         self._leaves: Iterable[int] = sorted(rest) if beyond else range(1, self.pages() + 1)
@@ -68,9 +69,8 @@ class Raw:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for part in (self._base, self._log):
-            if isinstance(part, mmap.mmap):
-                part.close()
+        if self._base:
+            self._base.close()
 
     def packs(self) -> Iterator[Found]:
         """Give the packs, in no order."""
@@ -81,13 +81,18 @@ class Raw:
 
     def pages(self) -> int:
         """Return how many pages there are."""
-        return max(len(self._base) // PAGE, max(self._newer, default=0))
+        return max(self._base_pages, max(self._newer, default=0))
 
     def _page(self, number: int) -> bytes:
         at = self._newer.get(number)
         if at is not None:
             return self._log[at : at + PAGE]
-        return self._base[(number - 1) * PAGE : number * PAGE]
+        if self._base is None:
+            return b""
+        try:
+            return os.pread(self._base.fileno(), PAGE, (number - 1) * PAGE)
+        except OSError:  # a block that the flash does not give any more
+            return b""
 
     def _in_leaf(self, page: bytes) -> Iterator[Found]:
         if len(page) < PAGE or page[0] != LEAF:
@@ -112,6 +117,8 @@ class Raw:
         record = self._record(page, at, size)
         kinds, data_at = _kinds(record)
         if len(kinds) != COLUMNS or kinds[FRAME] < FIRST_BLOB or kinds[FRAME] % 2:
+            if frame.MAGIC in record:
+                raise frame.Damaged("its head is not that of a pack's row")
             return None
         sizes = [_bytes_of(kind) for kind in kinds]
         level_at = data_at + sum(sizes[:LEVEL])
@@ -203,12 +210,20 @@ def dropped_by_sqlite(path: Path) -> Tail:
         return Tail(list({found.number: found for found in raw.packs()}.values()), raw.commits_beyond > 1)
 
 
-def _mapped(path: Path) -> mmap.mmap | bytes:
+def _opened(path: Path) -> BinaryIO | None:
     try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (FileNotFoundError, ValueError):  # not there, or empty
+        return path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return None
+
+
+def _log_of(path: Path) -> bytes:
+    """Return the log beside a file: a megabyte or so."""
+    log = _opened(Path(f"{path}-wal"))
+    if log is None:
         return b""
+    with log:
+        return log.read(MOST_LOG) or b""
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -243,7 +258,7 @@ def _integer(record: bytes, at: int, kind: int) -> int:
     return int.from_bytes(record[at : at + _bytes_of(kind)], "big", signed=True)
 
 
-def _frames(log: Bytes) -> Iterator[tuple[int, int, int, bool]]:
+def _frames(log: bytes) -> Iterator[tuple[int, int, int, bool]]:
     """Give the frames of this log, not those of an older one it overwrites: page, place, size after commit, sound."""
     if len(log) < WAL_HEAD:
         return
@@ -264,7 +279,7 @@ def _frames(log: Bytes) -> Iterator[tuple[int, int, int, bool]]:
             yield page, at + FRAME_HEAD, size, sound
 
 
-def _newer(log: Bytes) -> tuple[dict[int, int], dict[int, int], int]:
+def _newer(log: bytes) -> tuple[dict[int, int], dict[int, int], int]:
     """Return page to place in the log: up to its last sound commit, and behind that; and the commits behind it."""
     committed: dict[int, int] = {}
     pending: dict[int, int] = {}

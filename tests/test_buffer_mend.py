@@ -1,16 +1,17 @@
 """Whatever is in the file, the buffer starts, and every pack that is sound is there."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.buffer import Buffer
 from gateway.pack_mend import KEPT
-from gateway.pack_raw import Salvage
+from gateway.pack_raw import Raw, Salvage
 from tests.buffer_bench import PAGE_BYTES, ROOMY, Key, key, live, pack
 
 PACKS = 300
@@ -202,6 +203,49 @@ def test_what_sqlite_drops_from_a_damaged_log_without_a_word_is_taken_over(tmp_p
     assert len(found) >= 97
     assert buffer.mended is not None
     assert buffer.mended.packs >= 40
+
+
+def test_what_was_taken_over_from_a_log_is_not_taken_over_again(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    fill(path, packs=100)
+    overwrite(Path(f"{path}-wal"), 32 + 20 * 1048 + 100, bytes(8))
+
+    def as_killed(scene: Callable[[Buffer], Awaitable[None]]) -> None:
+        """Play a scene and leave the files as a killed gateway does."""
+        copy = tmp_path / "copy"
+
+        async def and_copy(buffer: Buffer) -> None:
+            await scene(buffer)
+            shutil.copytree(path.parent, copy)
+
+        live(path, and_copy)
+        shutil.rmtree(path.parent)
+        copy.rename(path.parent)
+
+    async def drained(buffer: Buffer) -> None:
+        assert buffer.mended is not None
+        while buffer.depth.packs:
+            for held in await asyncio.wait_for(buffer.take(50), 1):
+                buffer.acknowledge(held)
+        await buffer.barrier()
+
+    async def nothing_left(buffer: Buffer) -> None:
+        assert buffer.mended is None
+        assert buffer.depth.packs == 0
+
+    as_killed(drained)
+    as_killed(nothing_left)
+    as_killed(nothing_left)
+
+
+def test_a_page_that_cannot_be_read_is_one_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    fill(path, packs=1000, closed=True)
+    with Raw(path) as raw:
+        packs = raw.packs()
+        next(packs)
+        os.truncate(path, 100 * PAGE_BYTES)
+        assert 10 < len(list(packs)) < 900
 
 
 def test_a_sound_file_is_not_mended(tmp_path: Path) -> None:

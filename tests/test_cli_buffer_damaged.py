@@ -168,8 +168,22 @@ def test_a_page_that_leads_to_itself_is_told(closed: Path) -> None:
 
 def hide_a_row(path: Path) -> None:
     """Have a row look like one of another table."""
+    damage_the_head_of_a_row(path)
     data = path.read_bytes()
-    flip(path, data.rindex(b"air", 0, data.index(ROWS[20].pack.blob) - 20) - 1)  # the type of its last column
+    flip(path, data.rindex(b"PLG1", 0, data.index(ROWS[20].pack.blob)))
+
+
+def damage_the_head_of_a_row(path: Path) -> None:
+    """Have a row say that its last column is something else."""
+    data = path.read_bytes()
+    flip(path, data.rindex(b"air", 0, data.index(ROWS[20].pack.blob) - 20) - 1)
+
+
+def test_a_row_whose_head_is_damaged_is_told(closed: Path) -> None:
+    damage_the_head_of_a_row(closed)
+    code, out, _ = call("buffer", "verify", str(closed))
+    assert code == EX_DATAERR
+    assert out.splitlines()[1] == f"{closed}: 1 damaged row: the checksum of the pack is wrong"
 
 
 def test_a_row_that_looks_like_one_of_another_table_is_told(closed: Path) -> None:
