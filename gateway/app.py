@@ -64,8 +64,8 @@ async def run(settings: Settings) -> None:
     buffer = _buffer(settings, clock, journal)
     await buffer.open(clock.boot, clock.now(), clock.utc_offset() if clock.synchronised() else None)
     pole = Pole(settings, clock, buffer, journal)
-    pole.go_on()
     try:
+        await pole.go_on()
         await pole.run(stop)
     finally:
         pole.packer.seal_all()
@@ -116,10 +116,10 @@ class Pole:
         )
         buffer.before_commit = self._seal_for_commit
 
-    def go_on(self) -> None:
+    async def go_on(self) -> None:
         """Take up what the run before had accepted, where a journal kept it."""
         left = self._journal.open()
-        self._buffer.restore(left, self._within)
+        await self._buffer.restore(left, self._within)
         for reading in left.readings:
             if reading.device in self._health:  # else it was taken out of the file; its readings go out without units
                 self._catalogue.note(reading.device, (name for name in reading.values if QUALITY not in name))

@@ -165,7 +165,7 @@ class Buffer:
         """
         await self._disk.open(boot, started, utc)
 
-    def restore(self, left: Left, within: Callable[[Pack], float]) -> None:
+    async def restore(self, left: Left, within: Callable[[Pack], float]) -> None:
         """Take what the run before had accepted and not settled.
 
         Args:
@@ -173,10 +173,13 @@ class Buffer:
             within: the seconds a pack may stay in RAM.
         """
         self._last = left.last
+        try:
+            on_disk = await self._disk.which_are_there(left.packs)
+        except (SqlError, OSError):  # one that has a row is passed over when they are written
+            on_disk = set()
+        self._journal.settled(on_disk)
         for number, pack in left.packs.items():
-            if self._marks.get(pack.dataset, (0, 0)) >= (pack.epoch, pack.n):
-                self._journal.settled([number])  # it had reached the disk
-            else:
+            if number not in on_disk:
                 self._add(Held(number, pack, due=self._loop.time() + within(pack)))
 
     def put(self, pack: Pack, within: float) -> None:

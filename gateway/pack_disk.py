@@ -104,6 +104,11 @@ class Disk:
         """Read; see :meth:`gateway.pack_file.PackFile.held`."""
         return await self._sound(lambda: self._file.held(dataset, epoch, first, last, limit)) if self.is_open else []
 
+    async def which_are_there(self, numbers: Iterable[int]) -> set[int]:
+        """Read; see :meth:`gateway.pack_file.PackFile.which_are_there`."""
+        wanted = list(numbers)
+        return await self._sound(lambda: self._file.which_are_there(wanted)) if self.is_open else set()
+
     async def losses(self) -> tuple[int, list[Loss]]:
         """Read; see :meth:`gateway.pack_file.PackFile.losses`."""
         return await self._sound(self._file.losses) if self.is_open else (0, [])

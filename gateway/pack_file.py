@@ -213,13 +213,11 @@ class PackFile:
         inserted = 0
         rest = iter(found)
         while some := list(itertools.islice(rest, SALVAGE_BATCH)):
-            new = [each for each in some if not self._has(each.number)]
+            there = self.which_are_there([each.number for each in some])
+            new = [each for each in some if each.number not in there]
             self.write([Row(each.number, each.pack, max(each.level, HISTORY)) for each in new], ())
             inserted += len(new)
         return inserted
-
-    def _has(self, number: int) -> bool:
-        return bool(self._one("SELECT count(*) FROM pack WHERE id = ?", number))
 
     def write(
         self,
@@ -256,7 +254,8 @@ class PackFile:
                     self._acknowledged(leaving[some : some + AT_A_TIME])
                 if forget_before is not None:
                     self._room.forget(self._sql, forget_before)
-                rows, dropped, refused = self._make_room(list(rows))
+                there = self.which_are_there([row.id for row in rows])  # the journal may give a pack again
+                rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
                 self._insert(rows)
                 self._note_counts()
                 pack_sql.add_losses(self._sql, losses)
@@ -302,6 +301,15 @@ class PackFile:
             except frame.Damaged:
                 continue  # it is told where it is to be sent
         return rows
+
+    def which_are_there(self, numbers: Sequence[int]) -> set[int]:
+        """Return those of some numbers that have a row."""
+        there: set[int] = set()
+        for some in range(0, len(numbers), AT_A_TIME):
+            wanted = numbers[some : some + AT_A_TIME]
+            query = f"SELECT id FROM pack WHERE id IN ({', '.join('?' * len(wanted))})"  # noqa: S608  # question marks
+            there.update(number for (number,) in self._sql.execute(query, wanted))
+        return there
 
     def losses(self) -> tuple[int, list[Loss]]:
         """Return what was lost and not told yet, and the number of that batch; what is lost from now on is another."""

@@ -32,7 +32,7 @@ async def opened(folder: Path, ram: Path) -> tuple[Buffer, asyncio.Task[None]]:
     journal = Journal(ram, "boot")
     buffer = Buffer(folder / "buffer.db", ROOMY, journal=journal)
     await buffer.open("boot", 0, 0)
-    buffer.restore(journal.open(), lambda _: 1.0)
+    await buffer.restore(journal.open(), lambda _: 1.0)
     return buffer, asyncio.create_task(buffer.run())
 
 

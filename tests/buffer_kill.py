@@ -268,7 +268,7 @@ async def live(path: Path, ram: Path | None, life: int) -> None:
         put=put,
     )
     left = journal.open()
-    buffer.restore(left, lambda _: 10.0)
+    await buffer.restore(left, lambda _: 10.0)
     for reading in left.readings:
         packer.keep(reading)
     for number in itertools.count(life * LIFE):

@@ -4,14 +4,17 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.buffer import Buffer
+from gateway.journal import Journal, Left
 from gateway.pack_mend import KEPT
 from gateway.pack_raw import Raw, Salvage
+from hil.vclock import run
 from tests.buffer_bench import PAGE_BYTES, ROOMY, Key, key, live, pack
 
 PACKS = 300
@@ -71,6 +74,10 @@ def leaves(path: Path) -> list[int]:
     return [
         at for at in range(0, len(pages), PAGE_BYTES) if pages[at] == 0x0D and b"PLG1" in pages[at : at + PAGE_BYTES]
     ]
+
+
+def last_place(path: Path, data: bytes) -> int:
+    return path.read_bytes().rindex(data)
 
 
 def zero_page_1(path: Path) -> None:
@@ -359,3 +366,38 @@ def test_the_cap_holds_for_what_is_salvaged(tmp_path: Path) -> None:
 
     assert ROOMY > 4 * 1024 * 1024
     live(path, scene, max_bytes=4 * 1024 * 1024)
+
+
+def test_what_a_torn_commit_had_of_some_packs_does_not_hide_the_others_from_the_journal(tmp_path: Path) -> None:
+    path, copy = tmp_path / "live" / "buffer.db", tmp_path / "copy" / "buffer.db"
+
+    async def opened(at: Path, ram: str) -> tuple[Buffer, Left]:
+        journal = Journal(Path(ram), "boot")
+        buffer = Buffer(at, ROOMY, journal=journal)
+        await buffer.open("boot", 0, 0)
+        left = journal.open()
+        await buffer.restore(left, lambda _: 10.0)
+        return buffer, left
+
+    async def main(ram: str) -> None:
+        buffer, _ = await opened(path, ram)
+        for n in range(1, 7):
+            buffer.put(pack(n, size=2000), 10.0)
+        unsettled = (Path(ram) / "journal").read_bytes()
+        await buffer.barrier()
+        shutil.copytree(path.parent, copy.parent)
+        await buffer.close()
+        log = Path(f"{copy}-wal")
+        overwrite(log, last_place(log, b"air/1/3 "), bytes(8))
+        (Path(ram) / "journal").write_bytes(unsettled)
+        again, left = await opened(copy, ram)
+        assert len(left.packs) == 6
+        assert again.depth.packs == 6
+        found: list[int] = []
+        while len(found) < 6:
+            found += [held.pack.n for held in await asyncio.wait_for(again.take(6), 1)]
+        assert sorted(found) == list(range(1, 7))
+        await again.close()
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as ram:  # a RAM file system
+        run(main(ram))
