@@ -217,6 +217,7 @@ class Link(aiomqtt.Client):
             if self._closed_early:
                 raise OtherVersion("the broker closed the connection without an answer") from error
             raise UplinkDown(f"cannot connect: {error}") from error
+        self._must_not_be_cancelled()
         if ended.done():  # aiomqtt has made a new one, which nothing would ever end
             self._disconnected = ended
             raise UplinkDown(self._why())
@@ -252,6 +253,7 @@ class Link(aiomqtt.Client):
         """
         try:
             (code,) = await self.subscribe(topic, qos=1, timeout=ACK_S)
+            self._must_not_be_cancelled()
             if _code_of(code) >= REFUSAL:
                 raise Refused(f"the broker refuses a subscription with reason 0x{_code_of(code):02x}", _code_of(code))
             async for message in self.messages:
@@ -272,6 +274,16 @@ class Link(aiomqtt.Client):
         if isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def _must_not_be_cancelled(self) -> None:
+        """Raise the cancellation that wait_for, which aiomqtt uses, swallows where it comes together with the result.
+
+        Python does so before 3.12. Who is not cancelled then waits for ever, and the gateway does not end.
+        """
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            self.abort()
+            raise asyncio.CancelledError
 
     async def _publish(self, message: Message) -> int:
         if self._disconnected.done():

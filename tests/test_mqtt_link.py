@@ -442,3 +442,15 @@ def test_on_the_older_version_a_message_has_no_properties_and_arrives() -> None:
         assert broker.published[0].content_type == ""
 
     on_a_link(scene, Version.V311)
+
+
+def test_to_be_cancelled_in_the_moment_the_broker_lets_us_in_is_to_be_cancelled() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        link = Link(where(broker.port), will=WILL, version=Version.V5)
+        connecting = asyncio.create_task(link.connect())
+        link._connected.add_done_callback(lambda _: connecting.cancel())  # noqa: SLF001  # that moment
+        await asyncio.wait([connecting])
+        assert connecting.cancelled()
+        await link.broken()
+
+    play(scene)
