@@ -19,12 +19,12 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from gateway.frame import number_of
+from gateway.held import Depth, Held, up_to
 from gateway.journal import Journal, Left
 from gateway.pack_ahead import AHEAD, Ahead
 from gateway.pack_disk import Disk
@@ -42,39 +42,6 @@ VERIFY_PAUSE_S = 0.1
 LOG_PAUSE_S = 60.0
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Depth:
-    """How full the buffer is.
-
-    Attributes:
-        packs: not acknowledged, in RAM and on disk.
-        readings: in them.
-        stored: packs of them on disk.
-        dropped: packs that had to give way since the start.
-        dropped_readings: in them.
-        commits: transactions since the start, each with one fsync.
-    """
-
-    packs: int = 0
-    readings: int = 0
-    stored: int = 0
-    dropped: int = 0
-    dropped_readings: int = 0
-    commits: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A pack and where it stands; whoever took it gives it back to ``acknowledge`` or ``release``."""
-
-    number: int
-    pack: Pack
-    due: float = math.inf
-    stored: bool = False
-    taken: bool = False
-    left: bool = False
 
 
 class Buffer:
@@ -347,8 +314,8 @@ class Buffer:
 
     async def _write_some(self) -> None:
         """Commit what waits, the oldest first, up to the size that the log of the file is made for."""
-        batch = _up_to(COMMIT_BYTES, self._ram.values())
-        history = _up_to(COMMIT_BYTES, self._history.values())
+        batch = up_to(COMMIT_BYTES, self._ram.values())
+        history = up_to(COMMIT_BYTES, self._history.values())
         leaving, losses = list(self._leaving), list(self._losses)
         if not (batch or history or leaving or losses):
             return
@@ -482,14 +449,3 @@ class Buffer:
         if self._loop.time() >= self._tell_after:  # while the file is full that goes on with each commit
             log.warning("packs had to give way", packs=self._untold, since_start=self.depth.dropped)
             self._untold, self._tell_after = 0, self._loop.time() + LOG_PAUSE_S
-
-
-def _up_to(size: int, packs: Iterable[Held]) -> list[Held]:
-    """Return the oldest of some packs: as many as have so many bytes together, and one at least."""
-    some: list[Held] = []
-    for held in sorted(packs, key=lambda each: each.number):
-        size -= len(held.pack.blob)
-        if some and size < 0:
-            break
-        some.append(held)
-    return some

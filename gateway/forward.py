@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import structlog
 
-from gateway.buffer import Buffer, Held
+from gateway.buffer import Buffer
+from gateway.held import Held
 from gateway.mqtt_link import Link, Message, Refused, UplinkDown
 from gateway.payload import is_packed
 from gateway.reading import Pack

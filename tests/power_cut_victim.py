@@ -35,7 +35,8 @@ from typing import NamedTuple
 import structlog
 
 from gateway import pack_sql
-from gateway.buffer import Buffer, Held
+from gateway.buffer import Buffer
+from gateway.held import Held
 from gateway.reading import Pack
 
 MAX_BYTES, LARGEST = 1_400_000, 6000  # of the file: a third of a megabyte beside the log; of a pack

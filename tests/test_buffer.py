@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.buffer import DELETE_WITHIN_S, Buffer, Held
+from gateway.buffer import DELETE_WITHIN_S, Buffer
+from gateway.held import Held
 from tests.buffer_bench import PAGE_BYTES, ROOMY, WAL_BYTES, SlowDisk, contents, live, pack
 
 HOUR_S = 3600

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.buffer import Buffer, Held
+from gateway.buffer import Buffer
+from gateway.held import Held
 from gateway.reading import Pack
 from tests.buffer_bench import PAGE_BYTES, ROOMY, WAL_BYTES, Key, SlowDisk, key, pack
 from tests.examples import examples
