@@ -18,6 +18,7 @@ A record of quality carries the reason as ``why``. Channels without a unit come 
 back. Version 26 allows the secondary units of RFC 8798 (RFC 9100 section 4: 10 + 2 to the 4th).
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -53,10 +54,10 @@ def encode(
     unit = ""
     records: list[str] = []
     for key in sorted(runs, key=lambda key: (units[key] != "", key)):
-        head = f'{{"bn":{_text("/".join((pole, *key)))},'
+        head = f'{{"bn":{_name(pole, *key)},'
         if units[key] != unit:
             unit = units[key]
-            head += f'"bu":{_text(unit)},'
+            head += f'"bu":{_name(unit)},'
         first, *others = runs[key]
         records.append(head + first)
         records += ["{" + record for record in others]
@@ -116,6 +117,12 @@ def _other(value: object) -> str:
 
 def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+@functools.lru_cache(maxsize=4096)
+def _name(*levels: str) -> str:
+    """Write a name, the same few hundred again and again."""
+    return _text("/".join(levels))
 
 
 def _text(text: str) -> str:
