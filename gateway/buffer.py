@@ -2,8 +2,9 @@
 
 * **A pack is written only if it is not acknowledged in time**: it waits in RAM for ``commit_within`` seconds of its
   dataset, counted from its first reading. A healthy uplink writes nothing to the flash. When the first pack is due,
-  all that wait are committed in one transaction, with one fsync. Meanwhile the journal on the RAM file system keeps
-  it. ``disk_first`` is for those who want every pack committed before it is sent.
+  all that wait are committed, the oldest first: in one transaction with one fsync, or in several where they are more
+  than the log of the file is made for. Meanwhile the journal on the RAM file system keeps it. ``disk_first`` is for
+  those who want every pack committed before it is sent.
 * **A row leaves only after a successful PUBACK.** Its deletion rides on the next commit; a deletion that is lost
   in a power cut only sends the pack again, under the same (epoch, n). With history it stays until room is wanted.
 * **Live before old**: what waits in RAM is taken first, then rows, oldest first.

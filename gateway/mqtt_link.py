@@ -1,6 +1,6 @@
 """A door: one connection to an MQTT broker, by aiomqtt. The only file that imports it.
 
-aiomqtt is used through a subclass, because six things were measured not to hold for it (2.5.1):
+aiomqtt is used through a subclass, because seven things were found not to hold for it (2.5.1):
 
 * ``publish`` returns as if all were well when an MQTT 5 broker refuses the message (PUBACK reason >= 0x80). Here a
   refusal is :class:`Refused`.
@@ -8,6 +8,7 @@ aiomqtt is used through a subclass, because six things were measured not to hold
 * A broker's Receive Maximum is not kept; overrunning it ends the link. Here ``send`` keeps it, whoever sends.
 * A connection that ends before CONNACK is waited for until the time-out. Here it fails at once.
 * A link that breaks in the moment it is up is taken for up, for ever. Here it is broken.
+* A cancellation that comes together with the answer to CONNECT or SUBSCRIBE is lost. Here it is raised.
 * A socket is watched by its number, also when it is closed by then and the number is another file's. Here it is not.
 
 One object is one TCP connection with a clean session: paho would otherwise send again what our own buffer sends
