@@ -19,6 +19,7 @@ import structlog
 from drivers.contract import Advertised, Asked, OnPort, Streamed
 from gateway import status_socket
 from gateway.account import QUALITY, Account
+from gateway.backfill import Backfill, Pace
 from gateway.buffer import Buffer
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
@@ -96,6 +97,7 @@ class Pole:
             self._uplink,
             topic=lambda dataset: f"{topic}/data/{dataset}",
             payload=Timeline(lambda: buffer.epochs).payload,
+            backfill=Backfill(Pace(*root.uplink.pace)),
         )
         self._replay = Replay(buffer, self._uplink, topic=topic, send=self._forward.send_once)
         self._topic = topic
@@ -157,11 +159,16 @@ class Pole:
             "uptime": (now - self._started) // NS,
             "at": round((now + self._clock.utc_offset()) / NS, 3),
             "clock": "synchronised" if self._clock.synchronised() else "unsynchronised",
-            "uplink": {"up": self._uplink.up, "trouble": self._uplink.trouble},
+            "uplink": {
+                "up": self._uplink.up,
+                "trouble": self._uplink.trouble,
+                "refused": dict(self._forward.refused),
+            },
             "buffer": {
                 "packs": depth.packs,
                 "readings": depth.readings,
                 "stored": depth.stored,
+                "set_aside": depth.set_aside,
                 "commits": depth.commits,
                 "dropped": depth.dropped,
                 "dropped_readings": depth.dropped_readings,
@@ -174,8 +181,8 @@ class Pole:
 
     def _what_matters(self) -> Hashable:
         buffer = self._buffer
-        disk = bool(buffer.depth.dropped), buffer.trouble, buffer.mended, self._journal.trouble
-        return disk, tuple(health.lapse for health in self._health.values())
+        kept = bool(buffer.depth.dropped), buffer.depth.set_aside, buffer.trouble, buffer.mended, self._journal.trouble
+        return kept, tuple(self._forward.refused), tuple(health.lapse for health in self._health.values())
 
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]

@@ -7,7 +7,9 @@
   those who want every pack committed before it is sent.
 * **A row leaves only after a successful PUBACK.** Its deletion rides on the next commit; a deletion that is lost
   in a power cut only sends the pack again, under the same (epoch, n). With history it stays until room is wanted.
-* **Live before old**: what waits in RAM is taken first, then rows, oldest first.
+* **Urgent, live, old**: datasets of the highest priority are taken first, then what was sealed since the link came up,
+  then the backlog, oldest first and no more of it than is asked for.
+* **What no broker takes is set aside**: it stays in the file, for a person to look at.
 * **Bounded**: the file by ``max_bytes``, RAM by ``RAM_BYTES`` while the disk refuses; who gives way is counted, and
   told upstream (:meth:`Buffer.losses`).
 * **It works whatever the disk does**: a file that cannot be opened is tried again, and packs stay in RAM until then.
@@ -18,6 +20,7 @@ wait are committed together, so every row is older than every pack in RAM.
 
 import asyncio
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,10 +30,10 @@ import structlog
 from gateway.frame import number_of
 from gateway.held import Depth, Held, up_to
 from gateway.journal import Journal, Left
-from gateway.pack_ahead import AHEAD, Ahead
+from gateway.pack_ahead import AHEAD, Ahead, Waiting
 from gateway.pack_disk import Disk
 from gateway.pack_file import PackFile
-from gateway.pack_room import HISTORY, Terms
+from gateway.pack_room import HISTORY, SET_ASIDE, URGENT, Terms
 from gateway.pack_sql import Contents, Dropped, Loss, Mended, Row, SqlError, Written, loss_of, victim_of
 from gateway.reading import Pack
 from gateway.timeline import Epoch
@@ -76,6 +79,7 @@ class Buffer:
                 there is no history.
         """
         self._terms = terms or {}
+        self._urgent = frozenset(name for name, terms in self._terms.items() if terms.priority == URGENT)
         self._journal = journal or Journal(None, "")
         self._disk_first = disk_first
         self._forget_before = forget_before
@@ -86,7 +90,8 @@ class Buffer:
             on_mend=self._mended,
             in_ram=self._journal.folder,
         )
-        self._on_disk = Ahead(self._disk.read)
+        self._rows = Waiting(self._disk.read, self._urgent)
+        self._old = math.inf  # packs of the backlog that may still be taken
         self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
@@ -97,6 +102,7 @@ class Buffer:
         self._out: dict[int, Held] = {}
         self._history: dict[int, Held] = {}
         self._leaving: set[int] = set()
+        self._aside: dict[int, Row] = {}
         self._leave_by = math.inf
         self._losses: list[Loss] = []
         self._count = 0
@@ -158,18 +164,41 @@ class Buffer:
         self._add(held)
 
     async def take(self, limit: int) -> list[Held]:
-        """Wait for packs that are not taken, and take up to ``limit``."""
+        """Wait for packs that are not taken, and take up to ``limit``: the urgent, then the live, then the old."""
+        rows = self._rows
         while True:
             self._work.clear()  # before looking: what comes while the file is read is not missed
-            ready = () if self._disk_first and self._disk.is_open else self._ram.values()
-            held = [each for each in ready if not each.taken][:limit]
-            self._take(held)
-            if len(held) < limit and self._can_read():
-                held += await self._rows(limit - len(held))
-            if held:
-                return held
-            if not self._can_read():
+            held = self._from_ram(limit, urgent=True)
+            held += await self._from_file(rows.urgent, limit - len(held))
+            held += self._from_ram(limit - len(held), urgent=False)
+            held += await self._from_file(rows.live, limit - len(held))
+            old = await self._from_file(rows.backlog, min(limit - len(held), self._old))
+            self._old -= len(old)
+            for each in old:
+                each.old = True
+            if held or old:
+                return held + old
+            if not (self._can_read(rows.urgent, rows.live) or (self._old > 0 and self._can_read(rows.backlog))):
                 await self._work.wait()
+
+    def begin_backlog(self) -> None:
+        """A link came up: what is on the disk now is the backlog."""
+        self._rows.begin_backlog(number_of(self.epoch, self._count))
+        self._work.set()
+
+    def allow_backlog(self, packs: int) -> None:
+        """Say how many packs of the backlog may be taken from now on; without a word there is no limit."""
+        self._old = packs
+        self._work.set()
+
+    def rest(self, dataset: str) -> None:
+        """Give no packs of a dataset until it is resumed."""
+        self._rows.rest(dataset)
+
+    def resume(self, dataset: str) -> None:
+        """Give them again."""
+        self._rows.resume(dataset)
+        self._work.set()
 
     def acknowledge(self, held: Held) -> None:
         """The pack is safe with the broker: it leaves."""
@@ -188,6 +217,26 @@ class Buffer:
         self._journal.settled([held.number])
         self._fewer.set()
 
+    def set_aside(self, held: Held, level: int) -> None:
+        """No broker takes the pack: it waits no more, and is on the disk as soon as it would have been.
+
+        Args:
+            held: the pack.
+            level: tells why; see :mod:`gateway.pack_room`.
+        """
+        if held.left:
+            return
+        del self._out[held.number]
+        held.left = True
+        self.depth.packs -= 1
+        self.depth.readings -= held.pack.readings
+        self.depth.stored -= held.stored
+        self._ram.pop(held.number, None)
+        self._aside[held.number] = Row(held.number, held.pack, level)
+        self._leave_by = min(self._leave_by, held.due, self._loop.time() + DELETE_WITHIN_S)
+        self._changed.set()
+        self._fewer.set()
+
     async def empty(self) -> None:
         """Wait until all is acknowledged, or gave way."""
         while self.depth.packs:
@@ -201,7 +250,7 @@ class Buffer:
         del self._out[held.number]
         held.taken = False
         if held.stored:
-            self._on_disk.again_from(held.number)
+            self._rows.again(held.number, held.pack.dataset)
         self._work.set()
 
     def after(self, dataset: str) -> str:
@@ -272,16 +321,23 @@ class Buffer:
         """The receiver knows of it. Raises SqlError."""
         await self._disk.told(batch)
 
-    async def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Pack]:
-        """Return packs by number, acknowledged or not, up to ``limit``, as far as they are still there."""
+    async def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
+        """Return packs by number, acknowledged, set aside or not, up to ``limit``, as far as they are still there."""
         rows = await self._disk.held(dataset, epoch, first, last, limit)
-        in_ram = [
-            held.pack
-            for held in (*self._history.values(), *self._ram.values())
-            if (held.pack.dataset, held.pack.epoch) == (dataset, epoch) and first <= held.pack.n <= last
-        ]
-        packs = {pack.n: pack for pack in (*(row.pack for row in rows), *in_ram)}
+        found = [Row(held.number, held.pack) for held in (*self._history.values(), *self._ram.values())]
+        packs = {
+            row.pack.n: row
+            for row in (*rows, *found, *self._aside.values())
+            if (row.pack.dataset, row.pack.epoch) == (dataset, epoch) and first <= row.pack.n <= last
+        }
         return [packs[n] for n in sorted(packs)][:limit]
+
+    def arrived(self, row: Row) -> None:
+        """The broker took a pack that :meth:`held` gave: if it was set aside, it need not be kept for that any more."""
+        if row.level <= SET_ASIDE:
+            self._aside.pop(row.id, None)
+            self._journal.settled([row.id])
+            self._leave(row.id)
 
     async def know_utc(self, boot: str, utc: int) -> None:
         """Store what to add to the stamps of a boot. Raises SqlError."""
@@ -294,7 +350,8 @@ class Buffer:
         self.depth.packs += contents.packs
         self.depth.stored += contents.packs
         self.depth.readings += contents.readings
-        self._on_disk.more = contents.packs > 0
+        self.depth.set_aside = contents.set_aside
+        self._rows.opened(contents.waiting)
 
     def _add(self, held: Held) -> None:
         if self._disk_first:
@@ -317,25 +374,31 @@ class Buffer:
         """Commit what waits, the oldest first, up to the size that the log of the file is made for."""
         batch = up_to(COMMIT_BYTES, self._ram.values())
         history = up_to(COMMIT_BYTES, self._history.values())
+        aside = list(self._aside.values())
         leaving, losses = list(self._leaving), list(self._losses)
-        if not (batch or history or leaving or losses):
+        if not (batch or history or aside or leaving or losses):
             return
         rows = [Row(held.number, held.pack) for held in batch]
         rows += [Row(held.number, held.pack, HISTORY) for held in history]
+        rows += aside
         forget_before = self._forget_before() if self._forget_before is not None else None
         written = await self._disk.write(rows, leaving, losses, forget_before)
         self.depth.commits += 1
         del self._losses[: len(losses)]
         for held in history:
             self._history.pop(held.number, None)
+        for row in aside:
+            self._aside.pop(row.id, None)
+        self._journal.settled(row.id for row in aside)
         self._wrote(batch, leaving, written)
 
     def _wrote(self, batch: Sequence[Held], leaving: Iterable[int], written: Written) -> None:
         self._leaving.difference_update(leaving)
         lost = [row for row in written.dropped if row.id not in self._leaving]
         self._leaving.difference_update(row.id for row in written.dropped)
+        self.depth.set_aside = written.set_aside
         self._leave_by = math.inf
-        if self._leaving or self._history:
+        if self._leaving or self._history or self._aside:
             self._leave_soon()
         self.depth.stored -= sum(row.id not in written.refused for row in lost)
         self._stored(held for held in batch if held.number not in written.refused)
@@ -355,16 +418,30 @@ class Buffer:
                 continue
             self.depth.stored += 1
             if not held.taken:
-                self._on_disk.more = True
+                self._rows.came(held.number, held.pack.dataset)
         self._journal.settled(held.number for held in stored)
         self._work.set()
 
-    async def _rows(self, limit: int) -> list[Held]:
+    def _from_ram(self, limit: int, *, urgent: bool) -> list[Held]:
+        if self._disk_first and self._disk.is_open:
+            return []
+        ready = (
+            held
+            for held in self._ram.values()
+            if not held.taken
+            and held.pack.dataset not in self._rows.resting
+            and (held.pack.dataset in self._urgent) == urgent
+        )
+        some = list(itertools.islice(ready, limit))
+        self._take(some)
+        return some
+
+    async def _from_file(self, rows_of: Ahead, limit: float) -> list[Held]:
         """Take rows from the file that are neither taken nor leaving; none for a while where it cannot be read."""
+        if limit <= 0 or not self._can_read(rows_of):
+            return []
         try:
-            rows, damaged = await self._on_disk.take(
-                limit, lambda number: number not in self._out and number not in self._leaving
-            )
+            rows, damaged = await rows_of.take(int(limit), self._waits)
         except (SqlError, OSError) as error:
             self._disk.tell(str(error))
             self._readable, self._unread = False, True
@@ -378,8 +455,11 @@ class Buffer:
         self._take(held)
         return held
 
-    def _can_read(self) -> bool:
-        return self._readable and self._on_disk.has_some
+    def _waits(self, number: int) -> bool:
+        return not (number in self._out or number in self._leaving or number in self._aside)
+
+    def _can_read(self, *rows: Ahead) -> bool:
+        return self._readable and any(some.has_some for some in rows)
 
     def _read_again(self) -> None:
         self._readable = True
@@ -398,7 +478,7 @@ class Buffer:
         waiting = there - self._leaving
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)
-        self._on_disk.again_from(1)
+        self._rows.again_all()
 
     def _take(self, batch: Iterable[Held]) -> None:
         for held in batch:
@@ -416,8 +496,13 @@ class Buffer:
 
     def _bound_ram(self) -> None:
         """Let packs go that the disk does not take and RAM cannot hold: the least important first, then the oldest."""
-        excess = sum(len(held.pack.blob) for held in self._ram.values()) - RAM_BYTES
+        in_ram = [*(held.pack for held in self._ram.values()), *(row.pack for row in self._aside.values())]
+        excess = sum(len(pack.blob) for pack in in_ram) - RAM_BYTES
         self._history.clear()
+        if excess > 0:
+            self._losses += [loss_of([victim_of(row)], "refused") for row in self._aside.values()]
+            self._journal.settled(self._aside)
+            self._aside.clear()
         dropped: list[Dropped] = []
         for held in sorted(self._ram.values(), key=self._rank):
             if excess <= 0:
@@ -438,7 +523,7 @@ class Buffer:
         ids = {row.id for row in lost}
         for number in ids & self._out.keys():
             self._out.pop(number).left = True
-        self._on_disk.drop(ids)
+        self._rows.drop(ids)
         readings = sum(row.readings for row in lost)
         self.depth.packs -= len(lost)
         self.depth.readings -= readings

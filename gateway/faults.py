@@ -16,12 +16,14 @@ from gateway.toml_text import SHOWN, Path, key_text, quoted, visible
 
 ADAPTER_PATTERN = r"^hci[0-9]+$"
 DURATION_PATTERN = r"^[1-9][0-9]{0,4}[mhd]$"
+PACE_PATTERN = r"^(100|[1-9][0-9]?)%$|^[1-9][0-9]{0,6} ?kB/s$"
 TOPIC_PATTERN = r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
 PATTERNS = {
     NAME_PATTERN: "must begin with a letter or digit and hold only letters, digits, - and _, 63 at the most",
     ADDRESS_PATTERN: "is written AA:BB:CC:DD:EE:FF",
     ADAPTER_PATTERN: "is written hci0, hci1 and so on",
     DURATION_PATTERN: 'is written "30m", "12h" or "7d"',
+    PACE_PATTERN: 'is written "50%" or "20 kB/s"',
     TOPIC_PATTERN: "is made of letters, digits, - and _, with a / between two words",
 }
 RULES = {

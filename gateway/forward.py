@@ -1,34 +1,79 @@
 """A job: send packs, and let them leave the buffer once the broker has them.
 
 A pack leaves only after a successful PUBACK. When the link breaks between the two, the broker may have it and gets
-it again: (epoch, seq) tells the copies apart. A pack the broker refuses stays, and is tried again later; it does
-not hold up the others, until a great many are refused.
+it again: (epoch, seq) tells the copies apart.
+
+What the broker refuses is treated by its reason (MQTT 5 section 3.4.2.1):
+
+==============================  ===================================================================================
+0x87 not authorised             the dataset rests, and is tried again every few minutes; a person must look
+0x95 packet too large           the pack is sent in two parts, or more; one that cannot be divided is set aside
+0x90 topic name invalid,        the pack is set aside: no other try can end otherwise
+0x99 payload format invalid
+all others, like 0x97 quota     the dataset rests, from a second to a minute, longer from time to time, at random
+==============================  ===================================================================================
+
+A pack on which the link dies ``DEATHS`` times is suspected, and sent alone, a large one in parts as well: brokers of
+3.1.1 end the link on what is too large for them. If the link dies again it is set aside.
+A death counts against a pack that was under way only if the broker ended the link, or answered all else but this pack:
+where the network is gone no pack is to blame.
+
+The backlog, what lay on the disk when the link came up, is sent beside live packs at a rate of its own.
 """
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
 
+from gateway import senml
+from gateway.backfill import Backfill
 from gateway.buffer import Buffer
 from gateway.held import Held
-from gateway.mqtt_link import Link, Message, Refused, UplinkDown
-from gateway.payload import is_packed
+from gateway.mqtt_link import (
+    NOT_AUTHORISED,
+    PACKET_TOO_LARGE,
+    Cut,
+    Link,
+    Message,
+    NotAcknowledged,
+    Refused,
+    UplinkDown,
+    Version,
+)
+from gateway.payload import is_packed, packed, unpacked
 from gateway.reading import Pack
 from gateway.uplink import Uplink
 
-REFUSED_PAUSE_S = 60.0
-MOST_REFUSED = 200  # packs kept aside at a time; with more, forwarding waits
+FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
+LOCKED_OUT_REST_S = 300.0
+HOPELESS = {0x90, PACKET_TOO_LARGE, 0x99}  # topic name invalid, packet too large, payload format invalid
+DEATHS = 3
+SUSPECT_PARTS = 1, 4, 16  # into which a suspected pack is divided, one try each: the broker may not say it is too large
+LARGE_BYTES = 4096  # a smaller one is not suspected of that
+KILLS = -2  # the level of a pack on which the link dies; of one that is refused it is the reason code with a minus
 SENML = "application/senml+json"
 
 log = structlog.get_logger()
 
 
 class Forward:
-    """The way of the packs from the buffer to the broker."""
+    """The way of the packs from the buffer to the broker.
+
+    Attributes:
+        refused: why the broker does not take a dataset at present, in words.
+    """
 
     def __init__(
-        self, buffer: Buffer, uplink: Uplink, *, topic: Callable[[str], str], payload: Callable[[Pack], bytes]
+        self,
+        buffer: Buffer,
+        uplink: Uplink,
+        *,
+        topic: Callable[[str], str],
+        payload: Callable[[Pack], bytes],
+        backfill: Backfill,
     ) -> None:
         """Make it.
 
@@ -37,58 +82,166 @@ class Forward:
             uplink: where they go.
             topic: gives the topic of a dataset.
             payload: gives what is sent of a pack.
+            backfill: how much of the backlog may be sent.
         """
         self._buffer = buffer
         self._uplink = uplink
         self._topic = topic
         self._payload = payload
+        self._backfill = backfill
         self._loop = asyncio.get_running_loop()
-        self._aside = asyncio.Semaphore(MOST_REFUSED)
+        self._pauses = random.Random()  # noqa: S311  # spreads what is tried again, keeps no secret
         self._free = asyncio.Event()
         self._going: set[asyncio.Task[None]] = set()
+        self._resting: set[str] = set()
+        self._refusals: Counter[str] = Counter()
+        self._deaths: Counter[int] = Counter()
+        self.refused: dict[str, str] = {}
 
     async def run(self) -> None:
         """Send for ever."""
+        self._buffer.allow_backlog(0)
+        last: Link | None = None
         async with asyncio.TaskGroup() as group:
             while True:
                 link = await self._uplink.link()
+                if link is not last:
+                    last = link
+                    self._begin(link)
                 if len(self._going) >= link.window:
-                    self._free.clear()
-                    await self._free.wait()
+                    await self._one_less()
                     continue
                 for held in await self._buffer.take(link.window - len(self._going)):
-                    task = group.create_task(self._send(link, held))
-                    self._going.add(task)
-                    task.add_done_callback(self._done)
+                    if self._is_suspect(held):
+                        await self._none_going()
+                    self._start(group, link, held)
+                    if self._is_suspect(held):
+                        await self._none_going()
+
+    async def send_once(self, link: Link, pack: Pack) -> None:
+        """Send a pack that is not live. Raises UplinkDown, Refused."""
+        await self._send_pack(link, pack, old=True)
+
+    def _begin(self, link: Link) -> None:
+        self._buffer.begin_backlog()
+        self._backfill.begin(link.window, self._buffer.allow_backlog)
+
+    def _start(self, group: asyncio.TaskGroup, link: Link, held: Held) -> None:
+        if not self._uplink.up:  # it went while there was nothing to send; on the next link this may be backlog
+            self._buffer.release(held)
+            return
+        if held.old:
+            self._backfill.sends(len(held.pack.blob))
+        task = group.create_task(self._send(link, held))
+        self._going.add(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._going.discard(task)
         self._free.set()
 
-    async def send_once(self, link: Link, pack: Pack) -> None:
-        """Send a pack. Raises UplinkDown, Refused."""
-        await link.send(self._message(pack))
+    def _is_suspect(self, held: Held) -> bool:
+        return self._deaths[held.number] >= DEATHS
+
+    async def _none_going(self) -> None:
+        while self._going:
+            await self._one_less()
+
+    async def _one_less(self) -> None:
+        self._free.clear()
+        await self._free.wait()
 
     async def _send(self, link: Link, held: Held) -> None:
         try:
-            await self.send_once(link, held.pack)
+            parts = SUSPECT_PARTS[self._deaths[held.number] - DEATHS] if self._is_suspect(held) else 1
+            await self._send_pack(link, held.pack, old=held.old, parts=parts)
+        except (Cut, NotAcknowledged) as error:
+            self._link_died_on(held, error)
         except UplinkDown:
             self._buffer.release(held)
         except Refused as error:
-            log.warning(str(error), dataset=held.pack.dataset, epoch=held.pack.epoch, seq=held.pack.n)
-            await self._aside.acquire()
-            self._loop.call_later(REFUSED_PAUSE_S, self._again, held)
+            self._was_refused(held, error)
         except BaseException:
             self._buffer.release(held)
             raise
         else:
-            self._buffer.acknowledge(held)
+            self._was_taken(held)
+        finally:
+            if held.old:
+                self._backfill.sent()
 
-    def _again(self, held: Held) -> None:
-        self._aside.release()
-        self._buffer.release(held)
+    async def _send_pack(self, link: Link, pack: Pack, *, old: bool, parts: int = 1) -> None:
+        """Send it in so many parts, and in twice as many until the broker finds none too large.
 
-    def _message(self, pack: Pack) -> Message:
+        Raises Refused where they cannot be smaller.
+        """
         payload = self._payload(pack)
+        payloads = [payload] if parts == 1 else [packed(part) for part in senml.parts(unpacked(payload), parts)]
+        try:
+            for each in payloads:
+                await link.send(self._message(pack, each, link, old=old))
+        except Refused as error:
+            if error.code != PACKET_TOO_LARGE or len(payloads) < parts:
+                raise
+            await self._send_pack(link, pack, old=old, parts=2 * parts)
+
+    def _message(self, pack: Pack, payload: bytes, link: Link, *, old: bool) -> Message:
+        if old and link.version != Version.V5:
+            payload = packed(senml.labelled(unpacked(payload), "backfill"))
         encoding = "zstd" if is_packed(payload) else ""
-        return Message(self._topic(pack.dataset), payload, content_type=SENML, encoding=encoding)
+        return Message(self._topic(pack.dataset), payload, content_type=SENML, encoding=encoding, backfill=old)
+
+    def _was_taken(self, held: Held) -> None:
+        dataset = held.pack.dataset
+        self._deaths.pop(held.number, None)
+        if self._refusals.pop(dataset, 0):
+            log.info("the broker takes a dataset again", dataset=dataset)
+            self.refused.pop(dataset, None)
+        self._buffer.acknowledge(held)
+
+    def _was_refused(self, held: Held, error: Refused) -> None:
+        pack = held.pack
+        if error.code in HOPELESS:
+            self._set_aside(held, -error.code, str(error))
+            return
+        self._buffer.release(held)
+        if pack.dataset not in self._resting:
+            self._rest(pack.dataset, error)
+
+    def _rest(self, dataset: str, error: Refused) -> None:
+        """Let a dataset rest; the others go on."""
+        locked_out = error.code in NOT_AUTHORISED
+        longest = min(FIRST_REST_S * 2.0 ** min(self._refusals[dataset], 10), LONGEST_REST_S)
+        self._refusals[dataset] += 1
+        pause = self._pauses.uniform(0.5, 1) * (LOCKED_OUT_REST_S if locked_out else longest)
+        if str(error) != self.refused.get(dataset):  # the same again and again is told once
+            hint = f"Let the pole publish on {self._topic(dataset)} in the broker's rules." if locked_out else "Wait."
+            log.warning(str(error), dataset=dataset, hint=hint)
+        self.refused[dataset] = str(error)
+        self._resting.add(dataset)
+        self._buffer.rest(dataset)
+        self._loop.call_later(pause, self._resume, dataset)
+
+    def _resume(self, dataset: str) -> None:
+        self._resting.discard(dataset)
+        self._buffer.resume(dataset)
+
+    def _link_died_on(self, held: Held, error: UplinkDown) -> None:
+        self._deaths[held.number] += 1
+        tries = len(SUSPECT_PARTS) if len(held.pack.blob) > LARGE_BYTES else 1
+        if self._deaths[held.number] < DEATHS + tries:
+            self._buffer.release(held)
+        else:
+            self._set_aside(held, KILLS, f"the link died on it again and again: {error}")
+
+    def _set_aside(self, held: Held, level: int, why: str) -> None:
+        pack = held.pack
+        log.error(
+            "a pack that no broker takes is set aside",
+            why=why,
+            dataset=pack.dataset,
+            epoch=pack.epoch,
+            seq=pack.n,
+            hint="polegate buffer dead FILE lists such packs; a request on command/replay tries them again.",
+        )
+        self._buffer.set_aside(held, level)

@@ -15,6 +15,7 @@ class Depth:
         packs: not acknowledged, in RAM and on disk.
         readings: in them.
         stored: packs of them on disk.
+        set_aside: packs on disk that no broker takes; they do not wait.
         dropped: packs that had to give way since the start.
         dropped_readings: in them.
         commits: transactions since the start, each with one fsync.
@@ -23,6 +24,7 @@ class Depth:
     packs: int = 0
     readings: int = 0
     stored: int = 0
+    set_aside: int = 0
     dropped: int = 0
     dropped_readings: int = 0
     commits: int = 0
@@ -30,13 +32,14 @@ class Depth:
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A pack and where it stands; whoever took it gives it back to ``acknowledge`` or ``release``."""
+    """A pack and where it stands; whoever took it gives it back to ``acknowledge``, ``release`` or ``set_aside``."""
 
     number: int
     pack: Pack
     due: float = math.inf
     stored: bool = False
     taken: bool = False
+    old: bool = False
     left: bool = False
 
 

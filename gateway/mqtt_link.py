@@ -44,6 +44,7 @@ CLOSE_S = 1.0
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
 # Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
 UNSUPPORTED_VERSION = 0x84
+KEEPALIVE_TIMEOUT = 0x8D  # what paho makes of a ping without an answer
 PACKET_TOO_LARGE = 0x95
 NOT_AUTHORISED = {0x86, 0x87, 0x8C}  # bad user name or password, not authorised, bad authentication method
 
@@ -55,6 +56,14 @@ _quiet.setLevel(logging.CRITICAL)
 
 class UplinkDown(Exception):
     """The link is not there, or broke before the broker took the message. Keep it and send it again."""
+
+
+class Cut(UplinkDown):
+    """The broker ended the link, by its own word or without one."""
+
+
+class NotAcknowledged(UplinkDown):
+    """The broker left this message without an acknowledgement, not other packets without an answer."""
 
 
 class NotAuthorised(UplinkDown):
@@ -132,6 +141,7 @@ class Message:
         retain: the broker keeps it for those who come later.
         content_type: MIME type, told to readers of MQTT 5.
         encoding: "zstd" or "", told to readers of MQTT 5 as user property ``ce``.
+        backfill: it is old, told to readers of MQTT 5 as user property ``backfill``.
     """
 
     topic: str
@@ -139,6 +149,7 @@ class Message:
     retain: bool = False
     content_type: str = "application/json"
     encoding: str = ""
+    backfill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +198,7 @@ class Link(aiomqtt.Client):
         self._slots = asyncio.Semaphore(WINDOW)
         self._largest: int | None = None
         self._closed_early = False
+        self._silent = False
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._disconnected.add_done_callback(self._ended)
 
@@ -271,6 +283,7 @@ class Link(aiomqtt.Client):
 
     def abort(self) -> None:
         """End the connection without a word; the broker then sends the will."""
+        self._silent = True
         sock = self._client.socket()
         if isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
@@ -297,7 +310,9 @@ class Link(aiomqtt.Client):
                 return await ack
         except TimeoutError:
             self.abort()
-            raise UplinkDown(f"the broker did not acknowledge within {ACK_S:.0f} s") from None
+            no_ping_waits = self._client._ping_t == 0  # noqa: SLF001  # nothing public tells it
+            kind = NotAcknowledged if no_ping_waits else UplinkDown  # KEEPALIVE_S is less than ACK_S
+            raise kind(f"the broker did not acknowledge within {ACK_S:.0f} s") from None
         finally:
             del self._acks[sent.mid]
 
@@ -308,6 +323,8 @@ class Link(aiomqtt.Client):
         properties.ContentType = message.content_type
         if message.encoding:
             properties.UserProperty = ("ce", message.encoding)
+        if message.backfill:
+            properties.UserProperty = ("backfill", "1")
         return properties
 
     def _why(self) -> str:
@@ -320,7 +337,7 @@ class Link(aiomqtt.Client):
             self._connected.set_exception(aiomqtt.MqttError(self._why()))
         for ack in self._acks.values():
             if not ack.done():
-                ack.set_exception(UplinkDown(self._why()))
+                ack.set_exception((UplinkDown if self._silent else Cut)(self._why()))
         # Where paho fell over what the broker sent, it would read the same again, and again fall
         self._client._sock_close()  # noqa: SLF001  # nothing public closes it without a word
 
@@ -350,6 +367,7 @@ class Link(aiomqtt.Client):
             self._connected.set_exception(aiomqtt.MqttError("closed before CONNACK"))
             self._connected.exception()  # nobody looks any more where it comes after the time-out
             return
+        self._silent |= reason_code.value == KEEPALIVE_TIMEOUT
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def _on_socket_register_write(

@@ -15,7 +15,7 @@ import structlog
 
 from gateway import pack_mend
 from gateway.pack_file import PackFile
-from gateway.pack_sql import Contents, Dropped, Loss, Mended, Row, SqlError, Written, is_damage, is_locked
+from gateway.pack_sql import ALL, Contents, Dropped, Loss, Mended, Row, SqlError, Which, Written, is_damage, is_locked
 from gateway.timeline import Epoch
 
 UNNUMBERED = 1 << 30  # epochs of runs that could not read the file begin here, at random: they must not come twice
@@ -96,9 +96,9 @@ class Disk:
             self.tell("")
         return written
 
-    async def read(self, after: int, limit: int) -> tuple[list[Row], int, list[Dropped]]:
+    async def read(self, after: int, limit: int, which: Which = ALL) -> tuple[list[Row], int, list[Dropped]]:
         """Read; see :meth:`gateway.pack_file.PackFile.read`."""
-        return await self._sound(lambda: self._file.read(after, limit))
+        return await self._sound(lambda: self._file.read(after, limit, which))
 
     async def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
         """Read; see :meth:`gateway.pack_file.PackFile.held`."""

@@ -16,8 +16,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gateway import frame, pack_mend, pack_raw, pack_sql
-from gateway.pack_room import FRESH, HISTORY, HISTORY_RANK, Room, Terms, Victim
+from gateway.pack_room import (
+    FRESH,
+    HISTORY,
+    HISTORY_RANK,
+    SET_ASIDE,
+    SET_ASIDE_RANK,
+    Room,
+    Terms,
+    Victim,
+    sound_level,
+)
 from gateway.pack_sql import (
+    ALL,
     PAGE_BYTES,
     WAL_BYTES,
     Contents,
@@ -25,6 +36,7 @@ from gateway.pack_sql import (
     Loss,
     Mended,
     Row,
+    Which,
     Written,
     connect,
     is_damage,
@@ -163,6 +175,8 @@ class PackFile:
             epochs=[Epoch(*row) for row in self._sql.execute("SELECT * FROM epoch ORDER BY id")],
             packs=packs,
             readings=readings,
+            set_aside=self._room.set_aside(),
+            waiting=self._room.waiting(),
             mended=mended,
         )
 
@@ -175,7 +189,7 @@ class PackFile:
             groups += [(dataset, level, packs, 0) for level, packs in rows.items()]
             groups.append((dataset, FRESH, 0, readings))
         self._room.count(groups)
-        waiting = sum(packs for _, level, packs, _ in groups if level != HISTORY)
+        waiting = sum(packs for _, level, packs, _ in groups if level >= FRESH)
         return waiting, sum(readings for *_, readings in marks)
 
     def _count(self) -> tuple[int, int]:
@@ -187,7 +201,7 @@ class PackFile:
         with transaction(self._sql):
             self._sql.execute("UPDATE mark SET levels = '{}', readings = 0")
             self._note_counts()
-        waiting = [(packs, readings) for _, level, packs, readings in groups if level != HISTORY]
+        waiting = [(packs, readings) for _, level, packs, readings in groups if level >= FRESH]
         return sum(packs for packs, _ in waiting), sum(readings for _, readings in waiting)
 
     def _note_counts(self) -> None:
@@ -215,7 +229,7 @@ class PackFile:
         while some := list(itertools.islice(rest, SALVAGE_BATCH)):
             there = self.which_are_there([each.number for each in some])
             new = [each for each in some if each.number not in there]
-            self.write([Row(each.number, each.pack, max(each.level, HISTORY)) for each in new], ())
+            self.write([Row(each.number, each.pack, sound_level(each.level)) for each in new], ())
             inserted += len(new)
         return inserted
 
@@ -230,7 +244,8 @@ class PackFile:
         """Delete what leaves, make room, insert: one transaction, one fsync.
 
         Args:
-            rows: new packs; with a level of HISTORY those that were acknowledged already.
+            rows: new packs; with a level of HISTORY those that were acknowledged already, with one of SET_ASIDE and
+                below those that no broker takes, which may have a row.
             leaving: numbers of rows that were acknowledged.
             losses: to be remembered.
             forget_before: packs of the history that were taken before leave, nanoseconds since 1970.
@@ -255,6 +270,7 @@ class PackFile:
                 if forget_before is not None:
                     self._room.forget(self._sql, forget_before)
                 there = self.which_are_there([row.id for row in rows])  # the journal may give a pack again
+                self._set_aside(row for row in rows if row.id in there and row.level <= SET_ASIDE)
                 rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
                 self._insert(rows)
                 self._note_counts()
@@ -263,18 +279,19 @@ class PackFile:
             self._room.restore(saved)
             raise
         self._lay_ballast()
-        return Written(dropped, refused)
+        return Written(dropped, refused, self._room.set_aside())
 
-    def read(self, after: int, limit: int) -> tuple[list[Row], int, list[Dropped]]:
-        """Return up to ``limit`` rows that were not acknowledged and whose number is greater than ``after``, in order.
+    def read(self, after: int, limit: int, which: Which = ALL) -> tuple[list[Row], int, list[Dropped]]:
+        """Return up to ``limit`` rows that wait and whose number is greater than ``after``, in order.
 
         Returns:
             The rows; the number to go on after; rows that were damaged, which are deleted and counted as lost.
         """
+        condition, values = which.condition()
         found = self._sql.execute(
-            "SELECT id, dataset, n, readings, taken, level, frame FROM pack WHERE id > ? AND level >= 0"
-            " ORDER BY id LIMIT ?",
-            (after, limit),
+            "SELECT id, dataset, n, readings, taken, level, frame FROM pack WHERE id > ? AND level >= 0"  # noqa: S608  # our own words
+            f"{condition} ORDER BY id LIMIT ?",
+            (after, *values, limit),
         ).fetchall()
         rows, damaged = [], []
         for *columns, framed in found:
@@ -345,12 +362,18 @@ class PackFile:
         if self._history:
             select = f"SELECT id, dataset, level, readings FROM pack {these}"  # noqa: S608  # question marks
             for row in self._sql.execute(select, numbers).fetchall():
-                self._room.became_history(*row)
+                self._room.moved(row, HISTORY)
             self._sql.execute(f"UPDATE pack SET level = {HISTORY} {these}", numbers)  # noqa: S608  # the same
         else:
             delete = f"DELETE FROM pack {these} RETURNING dataset, level, readings"  # noqa: S608  # the same
             for row in self._sql.execute(delete, numbers):
                 self._room.left(*row)
+
+    def _set_aside(self, rows: Iterable[Row]) -> None:
+        for number, pack, level in rows:
+            old = self._one("SELECT level FROM pack WHERE id = ?", number)
+            self._room.moved((number, pack.dataset, old, pack.readings), level)
+            self._sql.execute("UPDATE pack SET level = ? WHERE id = ?", (level, number))
 
     def _make_room(self, rows: list[Row]) -> tuple[list[Row], list[Dropped], set[int]]:
         dropped: list[Dropped] = []
@@ -373,12 +396,14 @@ class PackFile:
         return self._rank(row), -row.id if self._room.rule(row.pack.dataset) == "keep" else row.id
 
     def _rank(self, row: Row) -> int:
-        return HISTORY_RANK if row.level == HISTORY else self._room.rank(row.pack.dataset)
+        if row.level >= FRESH:
+            return self._room.rank(row.pack.dataset)
+        return HISTORY_RANK if row.level == HISTORY else SET_ASIDE_RANK
 
     def _lose(self, victims: Iterable[Victim], reason: str) -> list[Dropped]:
         lost = [victim for victim in victims if victim.level != HISTORY]
         pack_sql.add_losses(self._sql, (loss_of([victim], reason) for victim in lost))
-        return [Dropped(victim.id, victim.readings) for victim in lost]
+        return [Dropped(victim.id, victim.readings) for victim in lost if victim.level >= FRESH]
 
     def _give_up(self, damaged: Sequence[Victim]) -> None:
         with transaction(self._sql):

@@ -1,7 +1,8 @@
 """Who gives way when the file is full.
 
-Acknowledged packs that are only kept as history go first. Then it is the turn of the least important datasets that
-have something to give; of equally important ones whose turn it is tells the oldest pack. Each gives by its own rule:
+Acknowledged packs that are only kept as history go first, then packs that were set aside because no broker takes them.
+Then it is the turn of the least important datasets that have something to give; of equally important ones whose turn it
+is tells the oldest pack. Each gives by its own rule:
 
 * ``drop-oldest``: its oldest packs go.
 * ``thin``: of its oldest packs one in ten stays; when all are thinned they are thinned again, and in the end they go.
@@ -24,11 +25,13 @@ from gateway.frame import EPOCH_SHIFT
 WhenFull = Literal["drop-oldest", "thin", "keep"]
 
 FRESH, HISTORY = 0, -1  # levels: of a pack that nobody thinned, and of one that was acknowledged
-HISTORY_RANK = -1
+SET_ASIDE = -2  # this level and below: no broker takes it; below -127 it is the broker's reason code with a minus
+REFUSAL, LOWEST = 0x80, -0xFF
+HISTORY_RANK, SET_ASIDE_RANK = -2, -1
 GIVE_WAY = 16  # rows that leave at once when room is wanted
 EXPIRE = 64  # rows of history that leave in one commit at the most
 ONE_IN = 10
-PLAIN = 5
+PLAIN, URGENT = 5, 9
 
 
 class Terms(NamedTuple):
@@ -41,6 +44,11 @@ class Terms(NamedTuple):
     def rank(self) -> int:
         """Order what gives way: the smallest first."""
         return self.priority + 1000 * (self.when_full == "keep")
+
+
+def sound_level(level: int) -> int:
+    """Return a level that was found in a damaged file; no checksum covers it."""
+    return level if level >= HISTORY or level == SET_ASIDE or LOWEST <= level <= -REFUSAL else FRESH
 
 
 class Victim(NamedTuple):
@@ -86,7 +94,7 @@ class Room:
         self._after.clear()
         for dataset, level, number, readings in rows:
             self._counts.setdefault(dataset, Counter())[level] += number
-            if level != HISTORY:
+            if level >= FRESH:
                 self._readings[dataset] += readings
         self._changed.update(self._counts)
 
@@ -116,15 +124,25 @@ class Room:
 
     def _count(self, dataset: str, level: int, rows: int, readings: int) -> None:
         self._counts.setdefault(dataset, Counter())[level] += rows
-        if level != HISTORY:
+        if level >= FRESH:
             self._readings[dataset] += readings
         self._changed.add(dataset)
 
-    def became_history(self, number: int, dataset: str, level: int, readings: int) -> None:
-        """A row was acknowledged and stays; it may lie behind where the search for such rows is."""
+    def moved(self, row: tuple[int, str, int, int], to: int) -> None:
+        """A row waits no more and stays: id, dataset, level, readings. The search for such may be beyond it already."""
+        number, dataset, level, readings = row
         self.left(dataset, level, readings)
-        self.came(dataset, HISTORY, readings)
-        self._after[(), HISTORY] = min(self._after.get(((), HISTORY), 0), number - 1)
+        self.came(dataset, to, readings)
+        place = (), max(to, SET_ASIDE)
+        self._after[place] = min(self._after.get(place, 0), number - 1)
+
+    def waiting(self) -> frozenset[str]:
+        """Return the datasets of which there are rows that wait."""
+        return frozenset(name for name, counts in self._counts.items() if any(level >= FRESH for level in +counts))
+
+    def set_aside(self) -> int:
+        """Return how many rows no broker takes."""
+        return sum(rows for counts in self._counts.values() for level, rows in counts.items() if level <= SET_ASIDE)
 
     def rank(self, dataset: str) -> int:
         """Tell how long it stays."""
@@ -138,6 +156,8 @@ class Room:
         """Return the rank of what gives way next; None: there is nothing."""
         if any(counts[HISTORY] for counts in self._counts.values()):
             return HISTORY_RANK
+        if self.set_aside():
+            return SET_ASIDE_RANK
         return min((self.rank(dataset) for dataset in self._giving()), default=None)
 
     def give_way(self, sql: sqlite3.Connection, rank: int) -> list[Victim]:
@@ -165,8 +185,8 @@ class Room:
 
     def _choices(self, sql: sqlite3.Connection, rank: int) -> Iterator[_Choice]:
         """Give what may go next: of all datasets that drop their oldest together, of each that is thinned apart."""
-        if rank == HISTORY_RANK:
-            yield self._find(sql, (), HISTORY, GIVE_WAY)
+        if rank < 0:
+            yield self._find(sql, (), HISTORY if rank == HISTORY_RANK else SET_ASIDE, GIVE_WAY)
             return
         giving = [name for name in self._giving() if self.rank(name) == rank]
         if any(self.rule(name) == "drop-oldest" for name in giving):  # empty ones as well: so it stays one search
@@ -179,7 +199,7 @@ class Room:
 
     def _find(self, sql: sqlite3.Connection, names: tuple[str, ...], level: int | None, limit: int) -> _Choice:
         """Find the oldest rows of some datasets, () for all, at one level, None for all that wait."""
-        which = "level >= 0" if level is None else f"level = {level:d}"
+        which = "level >= 0" if level is None else f"level {'<=' if level == SET_ASIDE else '='} {level:d}"
         if names:
             which += f" AND dataset IN ({', '.join('?' * len(names))})"
         query = f"SELECT id, dataset, n, readings, taken, level FROM pack WHERE id > ? AND {which} ORDER BY id LIMIT ?"  # noqa: S608  # our own words

@@ -51,7 +51,7 @@ CREATE TABLE pack(
     n INTEGER NOT NULL,
     readings INTEGER NOT NULL,
     taken INTEGER NOT NULL,     -- nanoseconds of CLOCK_BOOTTIME, in the boot of its epoch
-    level INTEGER NOT NULL,     -- how often it was spared when its dataset was thinned; -1: acknowledged
+    level INTEGER NOT NULL,     -- how often it was spared when its dataset was thinned; below 0: it waits no more
     frame BLOB NOT NULL
 ) STRICT;
 CREATE TABLE epoch(id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started INTEGER NOT NULL, utc INTEGER) STRICT;
@@ -130,6 +130,34 @@ class Loss:
     until: int
 
 
+class Which(NamedTuple):
+    """Which of the rows that wait are to be read.
+
+    Attributes:
+        up_to: the highest number; None: none is too high.
+        only: of these datasets; None: of all.
+        without: not of these.
+    """
+
+    up_to: int | None = None
+    only: frozenset[str] | None = None
+    without: frozenset[str] = frozenset()
+
+    def condition(self) -> tuple[str, list[int | str]]:
+        """Return it as the end of a condition in SQL, and the values for its question marks."""
+        text, values = "", list[int | str]()
+        if self.up_to is not None:
+            text, values = " AND id <= ?", [self.up_to]
+        for word, names in (("IN", self.only), ("NOT IN", self.without or None)):
+            if names is not None:
+                text += f" AND dataset {word} ({', '.join('?' * len(names))})"
+                values += sorted(names)
+        return text, values
+
+
+ALL = Which()
+
+
 class Dropped(NamedTuple):
     """A pack that left without having been acknowledged."""
 
@@ -164,6 +192,8 @@ class Contents:
         epochs: all runs that still matter, oldest first.
         packs: rows that were not acknowledged.
         readings: in them.
+        set_aside: rows that no broker takes.
+        waiting: the datasets of which there are rows that wait.
         mended: what had to be mended; None: nothing.
     """
 
@@ -172,14 +202,17 @@ class Contents:
     epochs: list[Epoch] = field(default_factory=list)
     packs: int = 0
     readings: int = 0
+    set_aside: int = 0
+    waiting: frozenset[str] = frozenset()
     mended: Mended | None = None
 
 
 class Written(NamedTuple):
-    """What a commit came to: packs that were dropped, and those of them that had no row yet."""
+    """What a commit came to: packs that were dropped, those of them that had no row yet, and how many are set aside."""
 
     dropped: list[Dropped]
     refused: set[int]
+    set_aside: int = 0
 
 
 class OtherFile(sqlite3.DatabaseError):

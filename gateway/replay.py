@@ -6,7 +6,8 @@ A receiver that sees a hole in (epoch, seq) asks on ``.../command/replay``, in J
 
 The packs that are still held go out again on their topic, as they went the first time; then an answer on
 ``.../event/replay`` says which were sent and which are no longer held. Acknowledged packs are held only with
-``history``. Who may ask is the broker's to decide; a retained request is not obeyed, it would be again at each connect.
+``history``; packs that were set aside are tried again, and leave if the broker takes them now. Who may ask is the
+broker's to decide; a retained request is not obeyed, it would be again at each connect.
 
 One request at a time, and packs at a slow rate: nobody can use a pole up by asking.
 """
@@ -98,11 +99,13 @@ class Replay:
             first = error.errors(include_url=False, include_input=False)[0]
             return {"error": f"not a request: {'.'.join(map(str, first['loc']))}: {first['msg']}"}
         last = min(wanted.last, wanted.first + MOST_PACKS - 1)
-        packs = await self._buffer.held(wanted.dataset, wanted.epoch, wanted.first, last, MOST_PACKS)
+        rows = await self._buffer.held(wanted.dataset, wanted.epoch, wanted.first, last, MOST_PACKS)
         sent = []
-        for pack in packs:
+        for row in rows:
+            pack = row.pack
             try:
                 await self._send(link, pack)
+                self._buffer.arrived(row)
                 sent.append(pack.n)
             except Refused as error:
                 log.warning(str(error), dataset=pack.dataset, epoch=pack.epoch, seq=pack.n)

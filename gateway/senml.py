@@ -10,6 +10,8 @@ version, and our labels, which a reader that does not know them ignores (section
 ``after``  in the first pack of an epoch: "E:N", the last pack before it that reached the disk
 ``cat``    hash of the catalogue that describes the channels
 ``clock``  "unsynchronised" where the times are a guess; it may stand beside
+``part``   "1/3" where the broker takes no pack that large: the first of three, all with the same ``seq``
+``backfill``  true where it waited on the disk; only told here where MQTT 5 cannot tell it
 ``boot``   the boot of the machine they belong to, and
 ``earliest``, ``latest``: seconds since 1970 between which that boot must have been
 =========  ====================================================================================
@@ -21,12 +23,15 @@ back. Version 26 allows the secondary units of RFC 8798 (RFC 9100 section 4: 10 
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from gateway.reading import Quality, Reading
 
 VERSION = 26
 NS = 1_000_000_000
 NS_PER_MS = 1_000_000
+
+OF_A_RECORD = {"bn", "bu", "n", "u", "v", "vb", "vs", "t", "why"}
 
 Record = dict[str, int | float | bool | str]
 
@@ -84,6 +89,31 @@ def amended(pack: bytes, *, shift: int = 0, labels: Mapping[str, int | str] | No
     first.pop(without, None)
     records[0] = first | dict(labels or {})
     return json.dumps(records, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def labelled(pack: bytes, label: str) -> bytes:
+    """Write one more label, true, into the first record."""
+    return f'[{{"{label}":true,'.encode() + pack.removeprefix(b"[{")
+
+
+def parts(pack: bytes, number: int) -> list[bytes]:
+    """Divide a pack into so many, or into one for each record where there are fewer.
+
+    Each is a pack of its own with the labels of the whole, and one more: ``part``, "1/3" for the first of three.
+    """
+    records: list[Record] = json.loads(pack)
+    number = min(number, len(records))
+    common = {key: fact for key, fact in records[0].items() if key not in OF_A_RECORD}
+    base: Record = {}
+    heads = []
+    for record in records:
+        base |= {key: record[key] for key in ("bn", "bu") if key in record}
+        heads.append(dict(base))
+    cuts = [len(records) * part // number for part in range(number + 1)]
+    some = [records[first:last] for first, last in pairwise(cuts)]
+    for part, (first, of_part) in enumerate(zip(cuts, some, strict=False), 1):
+        of_part[0] = common | {"part": f"{part}/{number}"} | heads[first] | of_part[0]
+    return [_json(of_part).encode() for of_part in some]
 
 
 def _by_channel(readings: Iterable[Reading], zero: int) -> dict[tuple[str, str], list[str]]:

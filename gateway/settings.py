@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from drivers.contract import Driver, LineSettings, Name, OnPort
-from gateway.faults import ADAPTER_PATTERN, DURATION_PATTERN, TOPIC_PATTERN, Fault, at_key
+from gateway.faults import ADAPTER_PATTERN, DURATION_PATTERN, PACE_PATTERN, TOPIC_PATTERN, Fault, at_key
 from gateway.toml_text import quoted
 
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -58,6 +58,11 @@ class UplinkSettings(Section):
     username: str | None = Field(None, description="The pole's id unless it is set; only sent with a password.")
     password_file: FilePath | None = Field(None, strict=False, description="File that holds the password.")
     ca_file: FilePath | None = Field(None, strict=False, description="CA that signed the broker's certificate (PEM).")
+    backfill: str = Field(
+        "50%",
+        pattern=PACE_PATTERN,
+        description="What the backlog may take beside live packs: a share, or bytes a second.",
+    )
     prefix: str = Field("pole/1", pattern=TOPIC_PATTERN, description="Begin of all topics.")
 
     @field_validator("url")
@@ -75,6 +80,13 @@ class UplinkSettings(Section):
         if found["port"] and not _is_port(found["port"]):
             raise ValueError(f'"url" is {quoted(url)}; the port is a number from 1 to 65535')
         return url
+
+    @property
+    def pace(self) -> tuple[float, float | None]:
+        """Share of the packs under way that may be backlog, and bytes a second where it is bound by that."""
+        if self.backfill.endswith("%"):
+            return int(self.backfill[:-1]) / 100, None
+        return 1.0, 1000.0 * int(self.backfill.removesuffix("kB/s"))
 
     @property
     def broker(self) -> tuple[str, int, bool]:

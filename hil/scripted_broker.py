@@ -119,6 +119,7 @@ class ScriptedBroker:
         connects: every CONNECT that came.
         published: every PUBLISH that came.
         acknowledged: those of them that got a PUBACK of success.
+        in_flight: messages without a PUBACK of the client that sent last.
         most_in_flight: messages that any one client ever had without a PUBACK.
         goodbyes: how many clients sent DISCONNECT.
         wills: what a broker would have published for clients that went without one: topic, payload.
@@ -134,7 +135,7 @@ class ScriptedBroker:
         self.connects: list[Connect] = []
         self.published: list[Publish] = []
         self.acknowledged: list[Publish] = []
-        self.most_in_flight = 0
+        self.in_flight = self.most_in_flight = 0
         self.goodbyes = 0
         self.wills: list[tuple[str, bytes]] = []
         self.violations: list[str] = []
@@ -224,7 +225,8 @@ class ScriptedBroker:
             raise BadPacket(f"packet id {publish.id} is in flight already")
         client.in_flight.add(publish.id)
         self.published.append(publish)
-        self.most_in_flight = max(self.most_in_flight, len(client.in_flight))
+        self.in_flight = len(client.in_flight)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if len(client.in_flight) > client.window:
             self.violations.append(f"{len(client.in_flight)} in flight, Receive Maximum is {client.window}")
             await self._do(Disconnect(RECEIVE_MAXIMUM_EXCEEDED), client, writer)

@@ -50,6 +50,9 @@ class BufferLife(RuleBasedStateMachine):
         self.put_ever: dict[Key, Pack] = {}
         self.acknowledged: set[Key] = set()
         self.gave_way: set[Key] = set()
+        self.aside: set[Key] = set()
+        self.resting: set[str] = set()
+        self.limited = False
         self.out: dict[Key, Held] = {}
         self.given: set[Key] = set()  # taken and not released, as the model has it
         self.numbers: dict[str, int] = {}
@@ -117,6 +120,8 @@ class BufferLife(RuleBasedStateMachine):
         self.numbers.clear()
         self.out.clear()
         self.given.clear()
+        self.resting.clear()
+        self.limited = False
         assert self.buffer.epoch == self.epoch, "each start is one epoch further"
 
     def end(self) -> None:
@@ -163,7 +168,10 @@ class BufferLife(RuleBasedStateMachine):
     @precondition(lambda self: self.out)
     @rule()
     def link_breaks(self) -> None:
-        """All that is under way comes back, and all there is can be had again."""
+        """All that is under way comes back, and all there is can be had again on the next link."""
+        for dataset in list(self.resting):
+            self.rest_or_resume(dataset)
+        self.do(self.new_link(None))
         for each in list(self.out):
             self.given.discard(each)
             self.do(self.answer_one(self.out.pop(each), good=False))
@@ -185,6 +193,42 @@ class BufferLife(RuleBasedStateMachine):
             if good and self.kept.pop(each, None) is not None:
                 self.acknowledged.add(each)
             self.do(self.answer_one(self.out.pop(each), good=good))
+
+    @precondition(lambda self: self.lives)
+    @rule(dataset=st.sampled_from(DATASETS))
+    def rest_or_resume(self, dataset: str) -> None:
+        """The broker refuses a dataset, or takes it again."""
+
+        async def change() -> None:
+            (self.buffer.resume if dataset in self.resting else self.buffer.rest)(dataset)
+
+        self.do(change())
+        self.resting ^= {dataset}
+
+    @rule(packs=st.sampled_from((0, 1, 3, None)))
+    def link_comes(self, packs: int | None) -> None:
+        """What is on the disk is backlog from now on, and only so much of it is wanted."""
+        self.do(self.new_link(packs))
+
+    async def new_link(self, packs: int | None) -> None:
+        """Begin a link on which so many old packs may be taken, None for all."""
+        self.limited = packs is not None
+        self.buffer.begin_backlog()
+        self.buffer.allow_backlog(1 << 30 if packs is None else packs)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def set_aside(self, data: st.DataObject) -> None:
+        """No broker takes a pack."""
+        each = data.draw(st.sampled_from(sorted(self.out)))
+
+        async def aside(held: Held) -> None:
+            self.buffer.set_aside(held, -0x99)
+
+        if self.kept.pop(each, None) is not None:
+            self.aside.add(each)
+        self.given.discard(each)
+        self.do(aside(self.out.pop(each)))
 
     async def answer_one(self, held: Held, *, good: bool) -> None:
         """Acknowledge or release it."""
@@ -210,8 +254,9 @@ class BufferLife(RuleBasedStateMachine):
         """Time passes."""
         self.do(asyncio.sleep(seconds))
         self.note_what_was_due()
-        if seconds >= 1 and self.taking is not None:
-            assert not set(self.kept) - self.given, "somebody waits for packs, there are some, and nothing happens"
+        if seconds >= 1 and self.taking is not None and not self.limited:
+            ready = {each for each in set(self.kept) - self.given if each[0] not in self.resting}
+            assert not ready, "somebody waits for packs, there are some, and nothing happens"
 
     def note_what_was_due(self) -> None:
         """What was due is on the disk, and what waited beside it."""
@@ -238,7 +283,7 @@ class BufferLife(RuleBasedStateMachine):
     def crash(self) -> None:
         """It is killed in this moment, and started."""
         certain = self.safe & set(self.kept)
-        acknowledged = set(self.acknowledged)
+        acknowledged, aside = set(self.acknowledged), set(self.aside)
         copy = self.folder / str(self.lives) / "buffer.db"
         shutil.copytree(self.path.parent, copy.parent)
         self.end()
@@ -251,7 +296,8 @@ class BufferLife(RuleBasedStateMachine):
         self.kept = {each: Kept(found, 0.0) for each, found in back.items()}
         self.safe = set(back)
         self.acknowledged = acknowledged - set(back)
-        self.gave_way = set(self.put_ever) - self.acknowledged - set(back)
+        self.aside = aside - set(back)  # one that was not written as such waits again, or gave way with the rest
+        self.gave_way = set(self.put_ever) - self.acknowledged - self.aside - set(back)
         self.check_marks()
 
     def take_all(self) -> list[Held]:
@@ -287,6 +333,7 @@ class BufferLife(RuleBasedStateMachine):
             depth = self.buffer.depth
             assert depth.packs == len(self.kept)
             assert depth.readings == sum(kept.pack.readings for kept in self.kept.values())
+            assert depth.set_aside <= len(self.aside)
             assert len(self.safe & set(self.kept)) <= depth.stored <= depth.packs
 
     def teardown(self) -> None:

@@ -162,7 +162,7 @@ def test_history_gives_way_before_anything_that_waits(tmp_path: Path) -> None:
         assert len(await buffer.held("high", 1, 1, 100, 1000)) < 100
 
     async def gone(buffer: Buffer) -> list[int]:
-        held = {pack.n for pack in await buffer.held("high", 1, 1, 100, 1000)}
+        held = {row.pack.n for row in await buffer.held("high", 1, 1, 100, 1000)}
         return [n for n in range(1, 101) if n not in held]
 
     terms = {"low": Terms(1), "high": Terms(9)}
@@ -180,7 +180,7 @@ def test_history_is_forgotten_when_it_is_old(tmp_path: Path) -> None:
             (held,) = await buffer.take(1)
             buffer.acknowledge(held)
             await asyncio.sleep(120)
-        assert [pack.n for pack in await buffer.held("air", 1, 1, 99, 1000)] == list(range(13, 21))
+        assert [row.pack.n for row in await buffer.held("air", 1, 1, 99, 1000)] == list(range(13, 21))
 
     live(tmp_path / "buffer.db", scene, forget_before=lambda: now - 7 * DAY_NS)
 

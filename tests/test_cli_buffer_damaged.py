@@ -11,7 +11,7 @@ import pytest
 
 from gateway.frame import number_of
 from gateway.pack_file import PackFile
-from gateway.pack_room import HISTORY
+from gateway.pack_room import FRESH
 from gateway.pack_sql import Row
 from gateway.reading import Pack
 from tests.buffer_bench import ROOMY
@@ -287,14 +287,14 @@ def test_a_log_alone_still_gives_its_packs(left_open: Path, tmp_path: Path) -> N
     assert call("buffer", "export", str(tmp_path / "new.db")).out == whole
 
 
-def test_a_level_that_cannot_be_is_history_in_a_new_buffer(closed: Path, tmp_path: Path) -> None:
+def test_a_pack_of_a_level_that_cannot_be_waits_in_a_new_buffer(closed: Path, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(closed)) as damaged, damaged:
         damaged.execute("UPDATE pack SET level = -77 WHERE id = ?", (ROWS[-1].id,))
     new = tmp_path / "new.db"
 
     assert call("buffer", "salvage", str(closed), "--to", str(new)).code == 0
     with contextlib.closing(sqlite3.connect(new)) as made:
-        assert made.execute("SELECT level FROM pack WHERE id = ?", (ROWS[-1].id,)).fetchone() == (HISTORY,)
+        assert made.execute("SELECT level FROM pack WHERE id = ?", (ROWS[-1].id,)).fetchone() == (FRESH,)
 
 
 NOT_SENML = (

@@ -2,23 +2,35 @@
 
 import asyncio
 import contextlib
+import itertools
+import json
+import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
+from gateway import senml
+from gateway.backfill import Backfill, Pace
 from gateway.buffer import Buffer
-from gateway.forward import MOST_REFUSED, REFUSED_PAUSE_S, Forward
+from gateway.forward import DEATHS, FIRST_REST_S, KILLS, LOCKED_OUT_REST_S, LONGEST_REST_S, Forward
 from gateway.mqtt_link import ACK_S, Message
+from gateway.pack_room import Terms
+from gateway.payload import packed, unpacked
+from gateway.reading import Pack, Reading
 from gateway.uplink import LONGEST_PAUSE_S, Uplink
-from hil.mqtt_packets import Publish
-from hil.scripted_broker import NOTHING, Accept, Ack, Deed, Disconnect, Reset, ScriptedBroker
+from hil.mqtt_packets import V5, Publish
+from hil.scripted_broker import NOTHING, Accept, Ack, Close, Deed, Disconnect, Refuse, Reset, ScriptedBroker, Stall
+from hil.senml import resolve
 from tests.broker_scene import WILL, play, where
 from tests.buffer_bench import ROOMY, pack
 
 TOPIC = "pole/1/pole-7/data"
+FREE = Pace()
 
 
 @dataclass
@@ -27,6 +39,7 @@ class Delivery:
 
     buffer: Buffer
     uplink: Uplink
+    forward: Forward
     put_so_far: Counter[str]
 
     def put(self, count: int = 1, dataset: str = "air", *, size: int = 300, within: float = 10.0) -> None:
@@ -38,15 +51,23 @@ class Delivery:
 
 
 @contextlib.asynccontextmanager
-async def delivering(folder: Path, port: int) -> AsyncIterator[Delivery]:
+async def delivering(
+    folder: Path, port: int, pace: Pace = FREE, *, disk_first: bool = False
+) -> AsyncIterator[Delivery]:
     """Run buffer, uplink and forwarding; end them in the order in which the gateway does."""
-    buffer = Buffer(folder / "buffer.db", ROOMY)
+    buffer = Buffer(folder / "buffer.db", ROOMY, terms={"alarm": Terms(9, "keep")}, disk_first=disk_first)
     await buffer.open("boot")
     uplink = Uplink(where(port), WILL)
-    forward = Forward(buffer, uplink, topic=lambda dataset: f"{TOPIC}/{dataset}", payload=lambda pack: pack.blob)
+    forward = Forward(
+        buffer,
+        uplink,
+        topic=lambda dataset: f"{TOPIC}/{dataset}",
+        payload=lambda pack: pack.blob,
+        backfill=Backfill(pace),
+    )
     jobs = [asyncio.create_task(job) for job in (buffer.run(), uplink.run(), forward.run())]
     try:
-        yield Delivery(buffer, uplink, Counter())
+        yield Delivery(buffer, uplink, forward, Counter())
         assert not any(job.done() for job in jobs)
     finally:
         for job in jobs:
@@ -96,21 +117,142 @@ def test_what_is_compressed_is_announced_as_compressed(tmp_path: Path) -> None:
     play(scene)
 
 
-def test_a_refused_pack_stays_and_is_tried_again_and_the_refusal_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [0x80, 0x83, 0x97])
+def test_what_is_refused_for_now_stays_and_is_tried_again_less_and_less_often(tmp_path: Path, code: int) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        tries: list[float] = []
+
+        def refuse(_: Publish) -> Deed:
+            tries.append(now())
+            return Ack(code)
+
+        broker.on_publish = refuse
+        async with delivering(tmp_path, broker.port) as delivery:
+            with capture_logs() as logs:
+                delivery.put(3)
+                await asyncio.sleep(600)
+            assert [line["dataset"] for line in logs if f"0x{code:02x}" in line["event"]] == ["air"], "told once"
+            assert list(delivery.forward.refused) == ["air"]
+            assert delivery.buffer.depth.packs == 3
+            rests = [b - a for a, b in itertools.pairwise(tries) if b - a > 0.1]
+            assert rests[0] <= FIRST_REST_S
+            assert LONGEST_REST_S / 2 <= max(rests) <= LONGEST_REST_S
+            assert len(rests) < 25
+            broker.on_publish = lambda _: Ack()
+            await asyncio.wait_for(delivery.buffer.empty(), LONGEST_REST_S)
+            assert sorted(arrived(broker)) == blobs(3)
+            assert delivery.forward.refused == {}
+            assert delivery.uplink.up
+
+    play(scene)
+
+
+def test_what_the_pole_may_not_publish_is_told_with_the_topic_and_tried_every_few_minutes(tmp_path: Path) -> None:
     async def scene(broker: ScriptedBroker) -> None:
         broker.on_publish = lambda _: Ack(0x87)
         async with delivering(tmp_path, broker.port) as delivery:
             with capture_logs() as logs:
-                delivery.put(3)
-                await asyncio.sleep(REFUSED_PAUSE_S - 1)
-            assert [line["seq"] for line in logs if "0x87" in line["event"]] == [1, 2, 3]
-            assert (delivery.buffer.depth.packs, len(broker.published)) == (3, 3)
-            await asyncio.sleep(REFUSED_PAUSE_S)
-            assert (delivery.buffer.depth.packs, len(broker.published)) == (3, 6)
+                delivery.put(1)
+                await asyncio.sleep(3600)
+            (line,) = (line for line in logs if "0x87" in line["event"])
+            assert f"{TOPIC}/air" in line["hint"]
+            assert 3600 / LOCKED_OUT_REST_S <= len(broker.published) <= 1 + 3600 / (LOCKED_OUT_REST_S / 2)
             broker.on_publish = lambda _: Ack()
-            await asyncio.wait_for(delivery.buffer.empty(), REFUSED_PAUSE_S)
-            assert sorted(arrived(broker)) == blobs(3)
-            assert delivery.uplink.up
+            await asyncio.wait_for(delivery.buffer.empty(), LOCKED_OUT_REST_S)
+
+    play(scene)
+
+
+@pytest.mark.parametrize("code", [0x90, 0x99])
+def test_what_no_try_can_bring_through_is_set_aside_and_stays_so(tmp_path: Path, code: int) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        bad = blobs(1, first=3)[0]
+        broker.on_publish = lambda publish: Ack(code if publish.payload == bad else 0)
+        async with delivering(tmp_path, broker.port) as delivery:
+            with capture_logs() as logs:
+                delivery.put(5)
+                await asyncio.wait_for(delivery.buffer.empty(), 1)
+            (line,) = (line for line in logs if line["log_level"] == "error")
+            assert (line["dataset"], line["seq"]) == ("air", 3)
+            assert f"0x{code:02x}" in line["why"]
+            await asyncio.sleep(15)
+            assert (delivery.buffer.depth.packs, delivery.buffer.depth.set_aside) == (0, 1)
+        async with delivering(tmp_path, broker.port) as delivery:
+            await asyncio.sleep(60)
+            assert (delivery.buffer.depth.packs, delivery.buffer.depth.set_aside) == (0, 1)
+            (row,) = await delivery.buffer.held("air", 1, 1, 9, 9)
+            assert (row.pack.blob, row.level) == (bad, -code)
+            delivery.buffer.arrived(row)
+            await delivery.buffer.barrier()
+            assert delivery.buffer.depth.set_aside == 0
+        assert len(broker.published) == 5
+        assert sorted(arrived(broker)) == sorted(set(blobs(5)) - {bad})
+
+    play(scene)
+
+
+def test_a_pack_that_was_set_aside_comes_back_after_a_crash_before_it_was_written(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda _: Ack(0x99)
+        async with delivering(tmp_path, broker.port) as delivery:
+            delivery.put(1, within=5.0)
+            await asyncio.sleep(4)
+            assert (delivery.buffer.depth.packs, delivery.buffer.depth.set_aside) == (0, 0)
+            await asyncio.sleep(1.1)
+            assert delivery.buffer.depth.set_aside == 1, "on the disk when a pack that waits would have been"
+
+    play(scene)
+
+
+def test_a_pack_on_which_the_link_dies_is_sent_alone_and_then_set_aside(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        bad = blobs(1, first=8)[0]
+        beside: list[int] = []
+
+        def answer(publish: Publish) -> Deed:
+            if publish.payload != bad:
+                return Ack(after=0.01)
+            beside.append(broker.in_flight)
+            return Close()
+
+        broker.on_publish = answer
+        async with delivering(tmp_path, broker.port) as delivery:
+            with capture_logs() as logs:
+                delivery.put(15)
+                await asyncio.wait_for(delivery.buffer.empty(), 600)
+            assert len(beside) == DEATHS + 1
+            assert beside[-1] == 1, "alone"
+            assert sorted(arrived(broker)) == sorted(set(blobs(15)) - {bad})
+            assert any(line.get("seq") == 8 and "died" in line.get("why", "") for line in logs)
+            await delivery.buffer.barrier()
+            (row,) = await delivery.buffer.held("air", 1, 8, 8, 9)
+            assert row.level == KILLS
+
+    play(scene)
+
+
+def test_a_pack_that_alone_is_never_acknowledged_is_set_aside(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        bad = blobs(1, first=2)[0]
+        broker.on_publish = lambda publish: NOTHING if publish.payload == bad else Ack(after=1.0)
+        async with delivering(tmp_path, broker.port) as delivery:
+            delivery.put(5)
+            await asyncio.wait_for(delivery.buffer.empty(), 6 * (ACK_S + LONGEST_PAUSE_S))
+            assert sorted(arrived(broker)) == sorted(set(blobs(5)) - {bad})
+
+    play(scene)
+
+
+def test_no_pack_is_to_blame_where_the_network_goes_again_and_again(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda _: Stall()
+        async with delivering(tmp_path, broker.port) as delivery:
+            delivery.put(25)
+            await asyncio.sleep(20 * (ACK_S + LONGEST_PAUSE_S))
+            assert len(broker.connects) > 2 * DEATHS
+            broker.on_publish = lambda _: Ack()
+            await asyncio.wait_for(delivery.buffer.empty(), 2 * (ACK_S + LONGEST_PAUSE_S))
+            assert sorted(arrived(broker)) == sorted(blobs(25))
 
     play(scene)
 
@@ -125,37 +267,29 @@ def test_what_is_refused_is_kept_over_a_restart(tmp_path: Path) -> None:
         async with delivering(tmp_path, broker.port) as delivery:
             assert delivery.buffer.depth.packs == 3
             await asyncio.wait_for(delivery.buffer.empty(), 5)
-        assert arrived(broker) == blobs(3)
+        assert sorted(arrived(broker)) == blobs(3)
 
     play(scene)
 
 
-def test_a_dataset_the_broker_refuses_does_not_hold_up_the_others(tmp_path: Path) -> None:
+def test_a_dataset_the_broker_refuses_does_not_hold_up_the_others_now_or_later(tmp_path: Path) -> None:
     async def scene(broker: ScriptedBroker) -> None:
         broker.on_publish = lambda publish: Ack(0x87 if publish.topic.endswith("air") else 0)
         async with delivering(tmp_path, broker.port) as delivery:
-            for _ in range(MOST_REFUSED // 5):
+            for _ in range(100):
                 delivery.put(4, "air")
                 delivery.put(1, "noise")
                 await asyncio.sleep(5)
                 assert delivery.buffer.depth.packs == delivery.put_so_far["air"]
-            assert arrived(broker, "noise") == blobs(MOST_REFUSED // 5, "noise")
+            assert arrived(broker, "noise") == blobs(100, "noise")
             assert arrived(broker, "air") == []
-
-    play(scene)
-
-
-def test_a_great_many_refused_packs_wait_and_none_is_lost(tmp_path: Path) -> None:
-    async def scene(broker: ScriptedBroker) -> None:
-        broker.on_publish = lambda _: Ack(0x97)
         async with delivering(tmp_path, broker.port) as delivery:
-            delivery.put(3 * MOST_REFUSED)
-            await asyncio.sleep(REFUSED_PAUSE_S / 2)
-            assert len(broker.published) <= MOST_REFUSED + 20
-            assert delivery.buffer.depth.packs == 3 * MOST_REFUSED
+            delivery.put(1, "noise")
+            await asyncio.sleep(5)
+            assert delivery.buffer.depth.packs == 400
             broker.on_publish = lambda _: Ack()
-            await asyncio.wait_for(delivery.buffer.empty(), 2 * REFUSED_PAUSE_S)
-            assert sorted(arrived(broker)) == sorted(blobs(3 * MOST_REFUSED))
+            await asyncio.wait_for(delivery.buffer.empty(), LOCKED_OUT_REST_S)
+        assert sorted(arrived(broker)) == sorted(blobs(400))
 
     play(scene)
 
@@ -228,46 +362,190 @@ def test_a_broker_that_allows_five_under_way_never_sees_six(tmp_path: Path) -> N
     play(scene)
 
 
-def test_a_pack_that_is_too_large_for_the_broker_stays_and_the_others_go(tmp_path: Path) -> None:
+def sealed(readings: int, dataset: str = "air") -> Pack:
+    """Seal a pack as the gateway does; its values do not compress."""
+    dice = random.Random(readings)  # noqa: S311  # the same each time
+    some = [Reading(f"d{n % 3}", dataset, n * 10**9, {"pm25": dice.random()}) for n in range(readings)]
+    labels: dict[str, int | str] = {"epoch": 1, "seq": 1, "cat": "c0ffee"}
+    blob = senml.encode(some, pole="pole-7", unit_of=lambda *_: "ug/m3", utc_offset=0, labels=labels)
+    return Pack(dataset, 1, 1, readings, 0, packed(blob))
+
+
+def facts_of(content: list[dict[str, Any]]) -> set[tuple[str, float, str, Any]]:
+    return {(record.name, record.time, record.unit, record.value) for record in resolve(content)}
+
+
+@pytest.mark.parametrize(("says_so", "number"), [(True, 8), (False, 16)])
+def test_a_pack_that_is_too_large_for_the_broker_arrives_in_parts(
+    tmp_path: Path, number: int, *, says_so: bool
+) -> None:
     async def scene(broker: ScriptedBroker) -> None:
-        broker.on_connect = lambda _: Accept(maximum_packet_size=10_000)
+        if says_so:
+            broker.on_connect = lambda _: Accept(maximum_packet_size=3000)
+        broker.on_publish = lambda publish: Close() if len(publish.payload) > 2900 else Ack()
         async with delivering(tmp_path, broker.port) as delivery:
-            with capture_logs() as logs:
-                delivery.put(5)
-                delivery.put(1, "noise", size=20_000)
-                delivery.put(5)
-                await asyncio.sleep(10)
-            assert arrived(broker) == blobs(10)
-            assert delivery.buffer.depth.packs == 1
-            assert any("takes 10000 bytes" in line["event"] and line["dataset"] == "noise" for line in logs)
+            whole = sealed(1000)
+            delivery.put(5, "noise")
+            delivery.buffer.put(whole, 10.0)
+            await asyncio.wait_for(delivery.buffer.empty(), 600)
+            assert sorted(arrived(broker, "noise")) == blobs(5, "noise")
+            of_part = [json.loads(unpacked(payload)) for payload in arrived(broker)]
+            assert [part[0]["part"] for part in of_part] == [f"{n}/{number}" for n in range(1, number + 1)]
+            assert all((part[0]["epoch"], part[0]["seq"]) == (1, 1) for part in of_part)
+            there = {facts for part in of_part for facts in facts_of(part)}
+            assert there == facts_of(json.loads(unpacked(whole.blob)))
+            assert (len(broker.connects) == 1) == says_so
+            assert delivery.buffer.depth.set_aside == 0
+
+    play(scene)
+
+
+def test_a_pack_of_one_value_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_connect = lambda _: Accept(maximum_packet_size=300)
+        async with delivering(tmp_path, broker.port) as delivery:
+            noise = random.Random(1).randbytes(400).hex().encode()  # noqa: S311  # it does not compress
+            delivery.buffer.put(sealed(1)._replace(blob=b'[{"n":"a","vs":"%s"}]' % noise), 10.0)
+            delivery.put(1, "noise", size=100)
+            await asyncio.wait_for(delivery.buffer.empty(), 5)
+            await delivery.buffer.barrier()
+            assert delivery.buffer.depth.set_aside == 1
             assert len(broker.connects) == 1
 
     play(scene)
 
 
-def test_while_the_broker_is_away_all_is_kept_and_live_comes_before_old_when_it_is_back(tmp_path: Path) -> None:
+# Live, backlog, alarms
+
+
+def is_old(publish: Publish) -> bool:
+    return ("backfill", "1") in publish.user
+
+
+async def hour_offline(broker: ScriptedBroker, delivery: Delivery) -> int:
+    """Fill the buffer with the broker away, and tell how many packs lie on the disk when it is back."""
+    for _ in range(720):
+        delivery.put()
+        await asyncio.sleep(5)
+    assert delivery.buffer.depth.packs == 720
+    await broker.start()
+    await delivery.uplink.link()
+    return delivery.buffer.depth.stored
+
+
+def test_after_an_outage_live_packs_go_at_once_and_the_backlog_beside_them_at_its_share(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        await broker.leave()
+        broker.on_publish = lambda _: Ack(after=1.0)
+        async with delivering(tmp_path, broker.port, Pace(0.5)) as delivery:
+            stored = await hour_offline(broker, delivery)
+            assert stored >= 717
+            began = now()
+            await asyncio.sleep(5)
+            assert 30 <= sum(map(is_old, broker.published)) <= 60, "ten a second"
+            for _ in range(20):
+                delivery.put(5, "noise")
+                await asyncio.sleep(1.1)
+                assert len(arrived(broker, "noise")) == delivery.put_so_far["noise"], "a live pack waited"
+            await asyncio.wait_for(delivery.buffer.empty(), 120)
+            assert now() - began == pytest.approx(720 / 10, abs=3)
+            sent = [publish.payload for publish in broker.published if publish.topic.endswith("air")]
+            live = 720 - stored
+            assert sorted(sent[: live + 10]) == sorted(blobs(live, first=stored + 1) + blobs(10))
+            assert [publish.payload for publish in broker.published if is_old(publish)] == blobs(stored)
+            assert broker.most_in_flight <= 15
+
+    play(scene)
+
+
+def test_the_backlog_keeps_to_its_bytes_a_second(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        await broker.leave()
+        async with delivering(tmp_path, broker.port, Pace(bytes_per_s=1000.0)) as delivery:
+            stored = await hour_offline(broker, delivery)
+            began = now()
+            await asyncio.wait_for(delivery.buffer.empty(), 3600)
+            assert now() - began == pytest.approx(stored * 300 / 1000, rel=0.02)
+
+    play(scene)
+
+
+def test_a_link_that_breaks_in_the_middle_of_the_backlog_changes_nothing(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        await broker.leave()
+        count = itertools.count()
+        broker.on_publish = lambda _: Reset() if next(count) % 50 == 49 else Ack(after=0.1)
+        async with delivering(tmp_path, broker.port, Pace(0.5)) as delivery:
+            await hour_offline(broker, delivery)
+            for _ in range(30):
+                delivery.put(1, "noise")
+                await asyncio.sleep(1)
+            await asyncio.wait_for(delivery.buffer.empty(), 3600)
+            assert sorted(arrived(broker)) == sorted(blobs(720))
+            assert sorted(arrived(broker, "noise")) == sorted(blobs(30, "noise"))
+
+    play(scene)
+
+
+def test_alarms_go_before_all_also_those_that_lie_behind_a_long_backlog(tmp_path: Path) -> None:
     async def scene(broker: ScriptedBroker) -> None:
         await broker.leave()
         async with delivering(tmp_path, broker.port) as delivery:
-            for _ in range(720):  # an hour
-                delivery.put()
+            for _ in range(200):
+                delivery.put(20)
                 await asyncio.sleep(5)
-            assert delivery.buffer.depth.packs == 720
-            stored = delivery.buffer.depth.stored
-            assert stored >= 717
-            await broker.start()
+            delivery.put(30, "alarm", within=0.2)
+            await asyncio.sleep(20)
+            assert delivery.buffer.depth.stored == 4030
+        async with delivering(tmp_path, broker.port, Pace(0.5)) as delivery:
+            delivery.put(5, within=1000.0)
             broker.on_publish = lambda _: Ack(after=1.0)
+            await broker.start()
             await delivery.uplink.link()
-            await asyncio.sleep(5)
-            assert len(arrived(broker)) < 200  # twenty a second at the most
-            delivery.put(1, "noise")
-            await asyncio.sleep(2.5)
-            assert arrived(broker, "noise") == blobs(1, "noise")
-            assert delivery.buffer.depth.packs > 400
-            await asyncio.wait_for(delivery.buffer.empty(), 60)
-            sent = [publish.payload for publish in broker.published if publish.topic.endswith("air")]
-            live = 720 - stored
-            assert sent == blobs(live, first=stored + 1) + blobs(stored)
+            await asyncio.sleep(4)
+            first = [publish.payload for publish in broker.published[:30]]
+            assert first == blobs(30, "alarm")
+            delivery.put(1, "alarm", within=0.2)
+            await asyncio.sleep(1.5)
+            assert blobs(1, "alarm", epoch=2)[0] in arrived(broker, "alarm")
+
+    play(scene)
+
+
+def test_where_every_pack_goes_to_the_disk_first_live_still_comes_before_old(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        await broker.leave()
+        async with delivering(tmp_path, broker.port, Pace(0.5), disk_first=True) as delivery:
+            await hour_offline(broker, delivery)
+            broker.on_publish = lambda _: Ack(after=1.0)
+            await asyncio.sleep(3)
+            for _ in range(10):
+                delivery.put(5, "noise")
+                await asyncio.sleep(1.5)
+                assert len(arrived(broker, "noise")) == delivery.put_so_far["noise"]
+            assert not any(is_old(publish) for publish in broker.published if publish.topic.endswith("noise"))
+            assert delivery.buffer.depth.packs > 300
+
+    play(scene)
+
+
+def test_a_broker_of_mqtt_3_1_1_is_told_of_backlog_in_the_pack(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        await broker.leave()
+        broker.on_connect = lambda connect: Refuse(1) if connect.version == V5 else Accept()
+        async with delivering(tmp_path, broker.port) as delivery:
+            whole = sealed(20)
+            delivery.buffer.put(whole, 1.0)
+            await asyncio.sleep(60)
+            await broker.start()
+            await delivery.uplink.link()
+            live = sealed(21, "noise")
+            delivery.buffer.put(live, 10.0)
+            await asyncio.wait_for(delivery.buffer.empty(), 5)
+            assert arrived(broker, "noise") == [live.blob]
+            (old,) = (json.loads(unpacked(payload)) for payload in arrived(broker))
+            assert old[0].pop("backfill") is True
+            assert old == json.loads(unpacked(whole.blob))
 
     play(scene)
 
@@ -294,14 +572,14 @@ def test_the_end_does_not_wait_for_the_broker_and_loses_nothing(tmp_path: Path) 
     async def scene(broker: ScriptedBroker) -> None:
         broker.on_publish = lambda publish: Ack(0x87) if publish.topic.endswith("noise") else NOTHING
         async with delivering(tmp_path, broker.port) as delivery:
-            delivery.put(2 * MOST_REFUSED, "noise")
+            delivery.put(400, "noise")
             delivery.put(30)
             await asyncio.sleep(1)
             ended = now()
         assert now() - ended <= 0.1
         broker.on_publish = lambda _: Ack()
         async with delivering(tmp_path, broker.port) as delivery:
-            assert delivery.buffer.depth.packs == 2 * MOST_REFUSED + 30
+            assert delivery.buffer.depth.packs == 430
             await asyncio.wait_for(delivery.buffer.empty(), 10)
         assert sorted(arrived(broker)) == sorted(blobs(30))
 

@@ -15,6 +15,7 @@ from gateway.mqtt_link import (
     KEEPALIVE_S,
     Link,
     Message,
+    NotAcknowledged,
     NotAuthorised,
     OtherVersion,
     Refused,
@@ -222,7 +223,7 @@ def test_one_message_without_acknowledgement_costs_the_link_though_others_get_th
     async def scene(link: Link, broker: ScriptedBroker) -> None:
         broker.on_publish = lambda publish: NOTHING if publish.topic.endswith("/0") else Ack()
         results = await send_all(link, 10)
-        assert [type(result) for result in results] == [UplinkDown] + [type(None)] * 9
+        assert [type(result) for result in results] == [NotAcknowledged] + [type(None)] * 9
         assert asyncio.get_running_loop().time() == pytest.approx(ACK_S, abs=0.1)
 
     on_a_link(scene)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.backfill import Backfill, Pace
 from gateway.buffer import Buffer
 from gateway.forward import Forward
 from gateway.pack_sql import WAL_BYTES, Loss
@@ -92,7 +93,13 @@ async def scene(port: int, path: Path, *, history: bool, max_bytes: int = ROOMY)
     buffer = Buffer(path, max_bytes, forget_before=(lambda: 0) if history else None)
     await buffer.open("boot", 0, 0)
     uplink = Uplink(where(port), last_will(TOPIC))
-    forward = Forward(buffer, uplink, topic=lambda name: f"{TOPIC}/data/{name}", payload=lambda pack: pack.blob)
+    forward = Forward(
+        buffer,
+        uplink,
+        topic=lambda name: f"{TOPIC}/data/{name}",
+        payload=lambda pack: pack.blob,
+        backfill=Backfill(Pace()),
+    )
     replay = Replay(buffer, uplink, topic=TOPIC, send=forward.send_once)
     running = (
         buffer.run(),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from drivers.ruuvi import Ruuvi
+from gateway.backfill import Backfill, Pace
 from gateway.buffer import Buffer
 from gateway.catalogue import Catalogue
 from gateway.forward import Forward
@@ -67,7 +68,13 @@ async def uplink_to(broker: Broker) -> AsyncIterator[Uplink]:
 async def forwarding(folder: Path, uplink: Uplink) -> AsyncIterator[Buffer]:
     buffer = Buffer(folder / "buffer.db", ROOMY)
     await buffer.open("boot")
-    forward = Forward(buffer, uplink, topic=lambda dataset: f"{TOPIC}/data/{dataset}", payload=lambda pack: pack.blob)
+    forward = Forward(
+        buffer,
+        uplink,
+        topic=lambda dataset: f"{TOPIC}/data/{dataset}",
+        payload=lambda pack: pack.blob,
+        backfill=Backfill(Pace()),
+    )
     jobs = [asyncio.create_task(job) for job in (buffer.run(), forward.run())]
     try:
         yield buffer

@@ -23,7 +23,7 @@ import zstandard
 from gateway import pack_mend
 from gateway.pack_file import PackFile
 from gateway.pack_raw import Found, Salvage
-from gateway.pack_room import HISTORY
+from gateway.pack_room import sound_level
 from gateway.pack_sql import Row
 from gateway.payload import unpacked
 from gateway.reading import Pack
@@ -252,7 +252,7 @@ def _batches(packs: Iterable[Found]) -> Iterator[list[Row]]:
     rows: list[Row] = []
     size = 0
     for number, level, pack in packs:
-        rows.append(Row(number, pack, max(level, HISTORY)))  # no checksum covers the level
+        rows.append(Row(number, pack, sound_level(level)))
         size += len(pack.blob)
         if size >= BATCH_BYTES:
             yield rows
