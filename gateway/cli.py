@@ -6,7 +6,7 @@ from importlib.metadata import version
 import click
 
 COMMANDS = {
-    "buffer": "look into a buffer file: stats, verify, salvage, export",
+    "buffer": "look into a buffer file: stats, verify, salvage, export, dead, retry",
     "check": "find every fault of a configuration file",
     "decode": "print the values of a frame",
     "probe": "read one device once and show bytes and values",

@@ -349,6 +349,18 @@ class PackFile:
         """Store what to add to the stamps of a boot."""
         self._sql.execute("UPDATE epoch SET utc = ? WHERE boot = ? AND utc IS NULL", (utc, boot))
 
+    def retry(self) -> int:
+        """Let the rows that were set aside wait again, and return how many they are."""
+        dead = f"level <= {SET_ASIDE}"
+        with transaction(self._sql):
+            rows = self._sql.execute(f"SELECT dataset, level, readings FROM pack WHERE {dead}").fetchall()  # noqa: S608  # our own words
+            self._sql.execute(f"UPDATE pack SET level = {FRESH} WHERE {dead}")  # noqa: S608  # the same
+            for dataset, level, readings in rows:
+                self._room.left(dataset, level, readings)
+                self._room.came(dataset, FRESH, readings)
+            self._note_counts()
+        return len(rows)
+
     def used_bytes(self) -> int:
         """Return the bytes of the pages in use."""
         return self._used_pages() * PAGE_BYTES

@@ -1,7 +1,7 @@
 """``polegate buffer``: look into a buffer's file, on the pole or in the office, whatever happened to it.
 
 The file is read without SQLite (:mod:`gateway.pack_raw`): SQLite writes where it is only asked, and drops what lies
-behind a damaged place of the log. So nothing here changes the file, its log or their folder.
+behind a damaged place of the log. So nothing here changes the file, its log or their folder; only ``retry`` does.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from typing import IO, Any
 import click
 
 from gateway import frame, pack_mend
+from gateway.commands.buffer_dead import dead as dead_command
+from gateway.commands.buffer_dead import retry
 from gateway.commands.buffer_export import FORMATS, Look, Unreadable, Writer, content, in_order, look, utc, write_buffer
 from gateway.commands.buffer_faults import (
     EX_DATAERR,
@@ -34,7 +36,7 @@ from gateway.commands.buffer_faults import (
 from gateway.commands.check import FILE
 from gateway.faults import mean
 from gateway.pack_raw import Found, Salvage
-from gateway.pack_room import FRESH
+from gateway.pack_room import FRESH, SET_ASIDE
 from gateway.pack_sql import SqlError
 from gateway.reading import Pack
 from gateway.toml_text import quoted
@@ -42,7 +44,7 @@ from gateway.toml_text import quoted
 NS = 1_000_000_000
 LISTED = 10  # packs that are named one by one
 UNSEEN_STARTS = 1 << 20  # more than a gateway starts while no pack of those runs stays in the file
-STATES = "waiting", "thinned", "acknowledged"
+STATES = "waiting", "thinned", "acknowledged", "dead"
 GUESS = "a guess: the clock was not set yet"
 
 
@@ -125,7 +127,8 @@ def stats(path: Path, *, as_json: bool) -> int:
     """Say what is in the buffer FILE, by dataset.
 
     A pack is waiting until the broker acknowledges it. One that is thinned waits too: it was spared when those around
-    it gave way. One that is acknowledged stays as history. A pack is begun with its first reading.
+    it gave way. One that is acknowledged stays as history. One that is dead was set aside, as no broker takes it. A
+    pack is begun with its first reading.
 
     Exit code 0: FILE was read, damaged or not. 65: it is no buffer. 66: it is not there or cannot be read.
     """
@@ -151,7 +154,9 @@ def stats(path: Path, *, as_json: bool) -> int:
 def _state(level: int) -> str:
     if level == FRESH:
         return "waiting"
-    return "thinned" if level > FRESH else "acknowledged"
+    if level > FRESH:
+        return "thinned"
+    return "dead" if level <= SET_ASIDE else "acknowledged"
 
 
 def _as_object(dataset: Dataset) -> dict[str, object]:
@@ -307,8 +312,9 @@ def _put_in_place(path: Path, new: Path) -> Iterator[str]:
     help="How packs are written.",
 )
 @click.option("--dataset", metavar="NAME", help="Only packs of this dataset.")
+@click.option("--dead", is_flag=True, help="Only packs that were set aside because no broker takes them.")
 @click.option("--output", metavar="OUT", type=FILE, help="Write to this file, not to the standard output.")
-def export(path: Path, *, form: str, dataset: str | None, output: Path | None) -> int:
+def export(path: Path, *, form: str, dataset: str | None, dead: bool, output: Path | None) -> int:
     """Write out the readings in the buffer FILE.
 
     Packs come in the order they were sealed. senml: one a line, its JSON. csv: one value a line, below a line
@@ -318,7 +324,7 @@ def export(path: Path, *, form: str, dataset: str | None, output: Path | None) -
     cannot be read. 73: OUT cannot be written.
     """
     with reading(path):
-        found = look(path, dataset)
+        found = look(path, dataset, dead=dead)
         must_be_buffer(path, len(found.datasets))
         with _writing(output, path) as out, _bar(path, found) as packs:
             unreadable = _export(packs, FORMATS[form](out))
@@ -379,9 +385,9 @@ def _number(epoch: object, n: object) -> str:
     return f"{epoch}:{n}"
 
 
-@click.group("buffer", commands=[stats, verify, salvage, export])
+@click.group("buffer", commands=[stats, verify, salvage, export, dead_command, retry])
 def command() -> None:
     """Look into the buffer FILE of a gateway that is stopped, or into a copy of it, also where it is damaged.
 
-    The log FILE-wal belongs to it: copy both. FILE is only read, and nothing is written beside it.
+    The log FILE-wal belongs to it: copy both. FILE is only read, and nothing is written beside it, but by retry.
     """

@@ -23,7 +23,7 @@ import zstandard
 from gateway import pack_mend
 from gateway.pack_file import PackFile
 from gateway.pack_raw import Found, Salvage
-from gateway.pack_room import sound_level
+from gateway.pack_room import SET_ASIDE, sound_level
 from gateway.pack_sql import Row
 from gateway.payload import unpacked
 from gateway.reading import Pack
@@ -82,15 +82,15 @@ class Content(NamedTuple):
     records: list[Record]
 
 
-def look(path: Path, dataset: str | None = None) -> Look:
-    """See which packs there are, all or those of a dataset. Raises OSError."""
+def look(path: Path, dataset: str | None = None, *, dead: bool = False) -> Look:
+    """See which packs there are: all, those of a dataset, those that were set aside. Raises OSError."""
     salvage = Salvage(path)
     numbers = array("Q")
     datasets: set[str] = set()
     guessed = 0
-    for number, _, pack in salvage:
+    for number, level, pack in salvage:
         datasets.add(pack.dataset)
-        if dataset in {None, pack.dataset}:
+        if dataset in {None, pack.dataset} and (level <= SET_ASIDE or not dead):
             numbers.append(number)
             guessed += not pack.certain
     return Look(array("Q", sorted(numbers)), datasets, guessed, salvage.damaged)
