@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from hil.bench import buffer, dead, line_use, load, start
+from hil.bench import buffer, dead, line_use, load, start, uplink
 
 SCENARIOS: dict[str, Callable[[Path, str], Coroutine[Any, Any, dict[str, float]]]] = {
     "start": start.measure,
@@ -16,6 +16,7 @@ SCENARIOS: dict[str, Callable[[Path, str], Coroutine[Any, Any, dict[str, float]]
     "line_use": line_use.measure,
     "dead": dead.measure,
     "buffer": buffer.measure,
+    "uplink": uplink.measure,
 }
 AIMS = {
     "cpu_us_per_reading": 40,
@@ -37,6 +38,10 @@ AIMS = {
     "buffer_online_bytes": 0,
     "buffer_online_fsyncs": 0,
     "fsyncs_per_commit": 1.05,
+    "drain_ratio_vs_paho": 0.8,
+    "cpu_per_pack_ratio_vs_paho": 1.5,
+    "alarm_latency_ratio_p50": 2,
+    "alarm_latency_ratio_p99": 2,
 }
 RESULT = Path(".bench/latest.json")
 
