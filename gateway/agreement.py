@@ -69,9 +69,9 @@ def warnings(file: TomlFile, devices: Devices, root: Root) -> Iterator[Fault]:
             yield file.fault(("port", name, "path"), text)
         if name not in used:
             yield file.fault(("port", name), "no device uses this port")
-    for name in ("password_file", "ca_file"):
+    for name in ("password_file", "ca_file", "cert_file", "key_file"):
         path = getattr(root.uplink, name)
-        if path is not None and not _exists(str(path)):
+        if path is not None and path.startswith("/") and not _exists(path):  # a credential is there in the service only
             yield file.fault(("uplink", name), f"{path} is not there now; the gateway does not connect without it")
     if not devices:
         yield file.fault((), "there is no [[device]]: the pole reports only its own state")

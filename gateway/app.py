@@ -43,6 +43,7 @@ from gateway.settings import Settings
 from gateway.tcp_wire import TcpWire
 from gateway.tell_losses import tell_losses
 from gateway.timeline import Timeline
+from gateway.tls import TlsFiles
 from gateway.uplink import Uplink
 
 # The end takes 5 s at the most, whatever the broker and bluetoothd do; radio and mqtt_link take 1 s each
@@ -91,7 +92,8 @@ class Pole:
         self._journal = journal
         self._started = clock.now()
         self._health = {device.id: DeviceHealth() for device in settings.devices}
-        self._uplink = Uplink(_broker(settings), last_will(topic))
+        best, *others = brokers_of(settings)
+        self._uplink = Uplink(best, last_will(topic), others)
         self._forward = Forward(
             buffer,
             self._uplink,
@@ -159,11 +161,7 @@ class Pole:
             "uptime": (now - self._started) // NS,
             "at": round((now + self._clock.utc_offset()) / NS, 3),
             "clock": "synchronised" if self._clock.synchronised() else "unsynchronised",
-            "uplink": {
-                "up": self._uplink.up,
-                "trouble": self._uplink.trouble,
-                "refused": dict(self._forward.refused),
-            },
+            "uplink": self._uplink.state | {"refused": dict(self._forward.refused)},
             "buffer": {
                 "packs": depth.packs,
                 "readings": depth.readings,
@@ -281,6 +279,24 @@ def line_of(settings: Settings, name: str, tap: Tap | None = None) -> Line:
     return Line(name, wire, tap=tap)
 
 
+def brokers_of(settings: Settings) -> list[Broker]:
+    """Tell where the brokers are and how to get in, the best first."""
+    uplink = settings.root.uplink
+    files = TlsFiles(ca=uplink.ca_file, cert=uplink.cert_file, key=uplink.key_file)
+    return [
+        Broker(
+            host=broker.host,
+            port=broker.port,
+            tls=files if broker.tls else None,
+            path=broker.path,
+            client=settings.root.pole.id,
+            username=uplink.username or settings.root.pole.id,
+            password_file=uplink.password_file,
+        )
+        for broker in uplink.brokers
+    ]
+
+
 def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
     options = settings.root.buffer
     names = {*settings.root.dataset, *(device.home for device in settings.devices)}
@@ -293,20 +309,6 @@ def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
         journal=journal,
         disk_first=options.durability == "disk-first",
         forget_before=(lambda: clock.now() + clock.utc_offset() - history_ns) if history_ns else None,
-    )
-
-
-def _broker(settings: Settings) -> Broker:
-    uplink = settings.root.uplink
-    host, port, tls = uplink.broker
-    return Broker(
-        host=host,
-        port=port,
-        tls=tls,
-        ca_file=uplink.ca_file,
-        client=settings.root.pole.id,
-        username=uplink.username or settings.root.pole.id,
-        password_file=uplink.password_file,
     )
 
 

@@ -1,15 +1,15 @@
-"""A door: one connection to an MQTT broker, by aiomqtt. The only file that imports it.
+"""A door: one connection to an MQTT broker, by aiomqtt.
 
-aiomqtt is used through a subclass, because seven things were found not to hold for it (2.5.1):
+aiomqtt is used through a subclass, because some things were found not to hold for it (2.5.1); gateway/mqtt_client.py
+mends those of the connection, and here it is those of messages:
 
 * ``publish`` returns as if all were well when an MQTT 5 broker refuses the message (PUBACK reason >= 0x80). Here a
   refusal is :class:`Refused`.
 * When the link breaks, those who wait for a PUBACK are not told. Here they are, at once.
 * A broker's Receive Maximum is not kept; overrunning it ends the link. Here ``send`` keeps it, whoever sends.
-* A connection that ends before CONNACK is waited for until the time-out. Here it fails at once.
-* A link that breaks in the moment it is up is taken for up, for ever. Here it is broken.
-* A cancellation that comes together with the answer to CONNECT or SUBSCRIBE is lost. Here it is raised.
-* A socket is watched by its number, also when it is closed by then and the number is another file's. Here it is not.
+
+With TLS 1.3 a broker refuses a certificate after the handshake, which looks like a broker of another MQTT version
+that ends the connection. The alert that came with it tells them apart.
 
 One object is one TCP connection with a clean session: paho would otherwise send again what our own buffer sends
 again. The oldest message without a PUBACK for ``ACK_S`` ends the link; MQTT forbids sending twice on one link.
@@ -18,22 +18,22 @@ The subclass overrides private methods, so the versions are pinned closely.
 """
 
 import asyncio
-import contextlib
 import logging
-import socket
-import ssl
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import paho.mqtt.client as paho
 from aiomqtt.exceptions import MqttConnectError
-from aiomqtt.types import PahoSocket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+
+from gateway import secret_file, tls
+from gateway.mqtt_client import Client
+from gateway.secret_file import Unusable
+from gateway.tls import HandshakeFailed, Tls, TlsFiles
 
 ACK_S = 30.0
 KEEPALIVE_S = 20
@@ -44,7 +44,7 @@ CLOSE_S = 1.0
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
 # Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
 UNSUPPORTED_VERSION = 0x84
-KEEPALIVE_TIMEOUT = 0x8D  # what paho makes of a ping without an answer
+TAKEN_OVER = 0x8E
 PACKET_TOO_LARGE = 0x95
 NOT_AUTHORISED = {0x86, 0x87, 0x8C}  # bad user name or password, not authorised, bad authentication method
 
@@ -70,6 +70,10 @@ class NotAuthorised(UplinkDown):
     """The broker does not let this pole in. A person must look; trying again soon does not help."""
 
 
+class NotTrusted(UplinkDown):
+    """TLS does not come about with what lies in the files. What lay in them before may do."""
+
+
 class OtherVersion(UplinkDown):
     """The broker speaks another version of MQTT, or ended the connection without a word, as such brokers do."""
 
@@ -90,11 +94,13 @@ class Refused(Exception):
 class Broker:
     """Where the broker is and how to get in.
 
+    What lies in files is read anew for each connection. A file is a path, or ``credential:NAME``.
+
     Attributes:
         host: name or address.
         port: TCP port.
-        tls: speak TLS; the name in the broker's certificate is then always checked.
-        ca_file: who must have signed that certificate; None: any CA the machine trusts.
+        tls: speak TLS with these certificates; the name in the broker's is then always checked. None: no TLS.
+        path: of WebSocket; "": MQTT without it.
         client: client id; a second connection with it ends the first.
         username: sent where there is a password.
         password_file: None: no user and password.
@@ -102,33 +108,25 @@ class Broker:
 
     host: str
     port: int
-    tls: bool
-    ca_file: Path | None
+    tls: TlsFiles | None = None
+    path: str = ""
     client: str
     username: str
-    password_file: Path | None
+    password_file: str | None = None
 
-    def secrets(self) -> tuple[ssl.SSLContext | None, str | None]:
-        """Read what lies in files, anew for each connection: TLS context and password. Raises UplinkDown."""
+    def read_tls(self) -> Tls | None:
+        """Read certificates and key; None without TLS. Raises NotTrusted."""
         try:
-            tls = ssl.create_default_context(cafile=self.ca_file) if self.tls else None
-            if tls is not None:
-                tls.sslsocket_class = _TlsSocket
-            password = self.password_file.read_text().strip() if self.password_file else None
-        except (OSError, UnicodeDecodeError) as error:  # ssl.SSLError is an OSError
-            raise UplinkDown(f"{self.ca_file or ''} {self.password_file or ''} cannot be read: {error}") from error
-        return tls, password
+            return self.tls.read() if self.tls else None
+        except Unusable as error:
+            raise NotTrusted(str(error)) from error
 
-
-class _TlsSocket(ssl.SSLSocket):
-    """Closes itself where the handshake fails; paho leaves that to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # ssl's signature
+    def read_password(self) -> str | None:
+        """Read the password. Raises UplinkDown."""
         try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
+            return secret_file.read("password_file", self.password_file).strip() if self.password_file else None
+        except Unusable as error:
+            raise UplinkDown(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +165,7 @@ class Received:
     retain: bool
 
 
-class Link(aiomqtt.Client):
+class Link(Client):
     """One connection.
 
     Attributes:
@@ -175,8 +173,21 @@ class Link(aiomqtt.Client):
         window: messages that may be without a PUBACK at a time.
     """
 
-    def __init__(self, broker: Broker, *, will: Message, version: Version) -> None:
-        tls, password = broker.secrets()
+    def __init__(self, broker: Broker, *, will: Message | None, version: Version, tls: Tls | None = None) -> None:
+        """Prepare it; ``connect`` connects.
+
+        Args:
+            broker: where it is.
+            will: what the broker publishes when the link breaks.
+            version: of MQTT.
+            tls: what was read of the broker's files before; None: they are read now.
+
+        Raises:
+            NotTrusted: what lies in the files of TLS cannot be used.
+            UplinkDown: the password cannot be read.
+        """
+        password = broker.read_password()
+        tls = tls or broker.read_tls()
         super().__init__(
             broker.host,
             broker.port,
@@ -184,32 +195,32 @@ class Link(aiomqtt.Client):
             username=broker.username if password is not None else None,
             password=password,
             protocol=version,
-            tls_context=tls,
+            transport="websockets" if broker.path else "tcp",
+            websocket_path=broker.path or None,
+            tls_context=tls.context if tls else None,
             keepalive=KEEPALIVE_S,
-            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain),
+            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain) if will else None,
             clean_session=None if version == Version.V5 else True,
             clean_start=True if version == Version.V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             logger=_quiet,
             max_queued_incoming_messages=MOST_UNHEARD,
         )
+        self._broker = broker
         self.version = version
         self.window = WINDOW
         self._slots = asyncio.Semaphore(WINDOW)
         self._largest: int | None = None
-        self._closed_early = False
-        self._silent = False
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._disconnected.add_done_callback(self._ended)
 
     async def connect(self) -> None:
         """Connect, and return when the broker has let us in.
 
-        It must not be cancelled to save time: the connection would be made all the same, in its thread, and
-        would take over the session of the next one.
+        It must not be cancelled to save time: it goes on in its thread, and the next one would have to wait for it.
 
         Raises:
             NotAuthorised: user, password or certificate do not open this broker.
+            NotTrusted: the broker's certificate is not one that this pole trusts, or there is no TLS.
             OtherVersion: this may be a broker of another MQTT version.
             UplinkDown: any other reason.
         """
@@ -227,13 +238,14 @@ class Link(aiomqtt.Client):
             raise UplinkDown(f"the broker refuses the connection: {error.rc}") from error
         except aiomqtt.MqttError as error:
             self.abort()
-            if self._closed_early:
-                raise OtherVersion("the broker closed the connection without an answer") from error
-            raise UplinkDown(f"cannot connect: {error}") from error
-        self._must_not_be_cancelled()
+            raise self._not_connected(error) from error
+        except asyncio.CancelledError:
+            self.give_up()
+            raise
+        self.must_not_be_cancelled()
         if ended.done():  # aiomqtt has made a new one, which nothing would ever end
             self._disconnected = ended
-            raise UplinkDown(self._why())
+            raise UplinkDown(self.why())
 
     async def close(self) -> None:
         """Disconnect in order: the broker does not send the will."""
@@ -266,7 +278,7 @@ class Link(aiomqtt.Client):
         """
         try:
             (code,) = await self.subscribe(topic, qos=1, timeout=ACK_S)
-            self._must_not_be_cancelled()
+            self.must_not_be_cancelled()
             if _code_of(code) >= REFUSAL:
                 raise Refused(f"the broker refuses a subscription with reason 0x{_code_of(code):02x}", _code_of(code))
             async for message in self.messages:
@@ -274,34 +286,43 @@ class Link(aiomqtt.Client):
                 assert isinstance(payload, bytes)  # noqa: S101  # what comes is; what goes may be more
                 yield Received(str(message.topic), payload, message.retain)
         except aiomqtt.MqttError as error:
-            raise UplinkDown(self._why()) from error
+            raise UplinkDown(self.why()) from error
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """What is done when the link is broken; for those who wait for something else besides."""
+        return self._disconnected
 
     async def broken(self) -> str:
         """Wait until the link is broken, and tell why."""
         await asyncio.wait([self._disconnected])
-        return self._why()
+        return self.why()
 
-    def abort(self) -> None:
-        """End the connection without a word; the broker then sends the will."""
-        self._silent = True
-        sock = self._client.socket()
-        if isinstance(sock, socket.socket):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+    def why(self) -> str:
+        """Tell why the link is broken."""
+        error = self._disconnected.exception() if self._disconnected.done() else None
+        if error is None:
+            return "the link is closed"
+        if isinstance(error, aiomqtt.MqttCodeError) and _code_of(error.rc) == TAKEN_OVER:
+            step = "give each pole an id of its own in [pole], and see that no second gateway runs with this one"
+            return f'the link broke: {error}: another client came with the id "{self._broker.client}"; {step}'
+        return f"the link broke: {error}"
 
-    def _must_not_be_cancelled(self) -> None:
-        """Raise the cancellation that wait_for, which aiomqtt uses, swallows where it comes together with the result.
-
-        Python does so before 3.12. Who is not cancelled then waits for ever, and the gateway does not end.
-        """
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            self.abort()
-            raise asyncio.CancelledError
+    def _not_connected(self, error: aiomqtt.MqttError) -> UplinkDown:
+        """Tell why there is no connection, from what aiomqtt leaves of it."""
+        broker, failed = self._broker, error.__context__
+        cause = failed.__cause__ if isinstance(failed, HandshakeFailed) else self.alert
+        if cause is not None and broker.tls is not None:
+            kind = NotAuthorised if tls.refuses_us(cause) else NotTrusted
+            return kind(tls.explain(cause, broker.tls, broker.host, broker.port))
+        if self.closed_early:
+            step = "see the broker's log for whom it does not let in" if broker.tls else "see the broker's log"
+            return OtherVersion(f"the broker closed the connection without an answer; {step}")
+        return UplinkDown(f"cannot connect: {error}")
 
     async def _publish(self, message: Message) -> int:
         if self._disconnected.done():
-            raise UplinkDown(self._why())
+            raise UplinkDown(self.why())
         sent = self._client.publish(message.topic, message.payload, 1, message.retain, self._properties_of(message))
         ack: asyncio.Future[int] = self._loop.create_future()
         self._acks[sent.mid] = ack
@@ -327,17 +348,13 @@ class Link(aiomqtt.Client):
             properties.UserProperty = ("backfill", "1")
         return properties
 
-    def _why(self) -> str:
-        error = self._disconnected.exception() if self._disconnected.done() else None
-        return f"the link broke: {error}" if error else "the link is closed"
-
     def _ended(self, disconnected: asyncio.Future[None]) -> None:
         disconnected.exception()  # it is told to those who wait, below
         if not self._connected.done():
-            self._connected.set_exception(aiomqtt.MqttError(self._why()))
+            self._connected.set_exception(aiomqtt.MqttError(self.why()))
         for ack in self._acks.values():
             if not ack.done():
-                ack.set_exception((UplinkDown if self._silent else Cut)(self._why()))
+                ack.set_exception((UplinkDown if self.silent else Cut)(self.why()))
         # Where paho fell over what the broker sent, it would read the same again, and again fall
         self._client._sock_close()  # noqa: SLF001  # nothing public closes it without a word
 
@@ -353,43 +370,6 @@ class Link(aiomqtt.Client):
         self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
         self._slots = asyncio.Semaphore(self.window)
         self._largest = getattr(properties, "MaximumPacketSize", None)
-
-    def _on_disconnect(
-        self,
-        client: paho.Client,
-        userdata: Any,  # noqa: ANN401  # aiomqtt's signature
-        flags: paho.DisconnectFlags,
-        reason_code: ReasonCode,
-        properties: Properties | None = None,
-    ) -> None:
-        if not self._connected.done():
-            self._closed_early = True
-            self._connected.set_exception(aiomqtt.MqttError("closed before CONNACK"))
-            self._connected.exception()  # nobody looks any more where it comes after the time-out
-            return
-        self._silent |= reason_code.value == KEEPALIVE_TIMEOUT
-        super()._on_disconnect(client, userdata, flags, reason_code, properties)
-
-    def _on_socket_register_write(
-        self,
-        client: paho.Client,
-        userdata: Any,  # noqa: ANN401, ARG002  # aiomqtt's signature
-        sock: PahoSocket,
-    ) -> None:
-        number = sock.fileno()
-
-        def watch() -> None:
-            if client.socket() is sock:  # it is called a moment later
-                self._loop.add_writer(number, self._write)
-
-        self._loop.call_soon_threadsafe(watch)
-
-    def _write(self) -> None:
-        try:
-            self._client.loop_write()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it ends the link
-            if not self._disconnected.done():
-                self._disconnected.set_exception(error)
 
     def _on_publish(
         self,

@@ -6,21 +6,25 @@ The ``[[device]]`` sections belong to the drivers: each is the model of the driv
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from drivers.contract import Driver, LineSettings, Name, OnPort
-from gateway.faults import ADAPTER_PATTERN, DURATION_PATTERN, PACE_PATTERN, TOPIC_PATTERN, Fault, at_key
+from gateway.faults import ADAPTER_PATTERN, DURATION_PATTERN, PACE_PATTERN, TOPIC_PATTERN, Fault, at_key, show
+from gateway.secret_file import CREDENTIAL
 from gateway.toml_text import quoted
 
-MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+WITH_TLS = ("mqtts", "wss")
+WEB_SOCKET_PATH = "/mqtt"
 TCP = "tcp://"
 LARGEST_PORT = 65_535
 UNIT_S = {"m": 60, "h": 3600, "d": 86_400}
 HOST = r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?\])"
 BROKER = re.compile(rf"mqtts?://{HOST}(:(?P<port>.*?))?/?", re.IGNORECASE)
+WEB_BROKER = re.compile(rf"wss?://{HOST}(:(?P<port>[^/]*))?(/[!-~]*)?", re.IGNORECASE)
 LIKELY_HOST = re.compile(rf"([a-z+]+:?//|mqtts?:/?)?(?P<meant>{HOST}(:[0-9]+)?)(/|$)", re.IGNORECASE)
 TCP_PATH = re.compile(rf"tcp://{HOST}:(?P<port>.*)")
 
@@ -39,6 +43,19 @@ FilePath = Annotated[Path, AfterValidator(_whole)]
 """A path that does not depend on the folder that the gateway was started in."""
 
 
+def _whole_or_credential(place: str, info: ValidationInfo) -> str:
+    if place.startswith(CREDENTIAL):
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", place.removeprefix(CREDENTIAL)):
+            step = 'write "credential:NAME", with the name that LoadCredential= has'
+            raise ValueError(f'"{info.field_name}" is {quoted(place)}; {step}')
+        return place
+    return str(_whole(Path(place), info))
+
+
+SecretFile = Annotated[str, AfterValidator(_whole_or_credential)]
+"""The same, or ``credential:NAME``."""
+
+
 class Section(BaseModel):
     """A section of the file."""
 
@@ -51,13 +68,26 @@ class PoleSettings(Section):
     id: Name = Field(description="Name of the pole; its MQTT user and client id, one level of every topic.")
 
 
+class Endpoint(NamedTuple):
+    """Where a broker is: host, port, whether TLS is spoken, and the path of WebSocket ("": MQTT without it)."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str
+
+
 class UplinkSettings(Section):
     """``[uplink]``: where readings go."""
 
-    url: str = Field(description="mqtts://HOST[:PORT], or mqtt://HOST[:PORT] without encryption.")
+    url: tuple[str, ...] = Field(
+        description="mqtts://HOST[:PORT], or mqtt://HOST[:PORT] without encryption; several in [ ], the best first."
+    )
     username: str | None = Field(None, description="The pole's id unless it is set; only sent with a password.")
-    password_file: FilePath | None = Field(None, strict=False, description="File that holds the password.")
-    ca_file: FilePath | None = Field(None, strict=False, description="CA that signed the broker's certificate (PEM).")
+    password_file: SecretFile | None = Field(None, description="File that holds the password.")
+    ca_file: SecretFile | None = Field(None, description="CA that signed the broker's certificate (PEM).")
+    cert_file: SecretFile | None = Field(None, description="This pole's certificate (PEM), for a broker that asks.")
+    key_file: SecretFile | None = Field(None, description="The private key of that certificate (PEM).")
     backfill: str = Field(
         "50%",
         pattern=PACE_PATTERN,
@@ -65,21 +95,38 @@ class UplinkSettings(Section):
     )
     prefix: str = Field("pole/1", pattern=TOPIC_PATTERN, description="Begin of all topics.")
 
+    @field_validator("url", mode="before")
+    @classmethod
+    def _one_or_several(cls, url: object) -> object:
+        if isinstance(url, list):
+            if not url:
+                raise ValueError('"url" is an empty list; write one broker, or several with the best first')
+            return tuple(url)
+        if not isinstance(url, str):
+            raise ValueError(f'"url" must be a text in quotes, or a list of them in [ ], not {show(url)}')  # noqa: TRY004  # pydantic's
+        return (url,)
+
     @field_validator("url")
     @classmethod
-    def _names_a_broker(cls, url: str) -> str:
-        if "@" in url:
-            raise ValueError('"url" holds a user or a password; put them in username and password_file')
-        found = BROKER.fullmatch(url)
-        if found is None:
-            host = LIKELY_HOST.match(url)
-            meant = host["meant"] if host else "HOST"
-            raise ValueError(
-                f'"url" is {quoted(url)}; write mqtts://{meant}, or mqtt://{meant} for a broker without TLS'
-            )
-        if found["port"] and not _is_port(found["port"]):
-            raise ValueError(f'"url" is {quoted(url)}; the port is a number from 1 to 65535')
-        return url
+    def _name_brokers(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            _must_name_a_broker(url)
+        if len({endpoint.tls for endpoint in map(_endpoint, urls)}) > 1:
+            step = "who blocks the one gets all that goes to the other in clear; write mqtts:// or wss:// for all"
+            raise ValueError(f'"url" has brokers with TLS and without; {step}')
+        if len(set(urls)) < len(urls):
+            raise ValueError('"url" has the same broker twice; remove one')
+        return urls
+
+    @model_validator(mode="after")
+    def _files_are_used(self) -> Self:
+        if bool(self.cert_file) != bool(self.key_file):
+            has, lacks = ("cert_file", "key_file") if self.cert_file else ("key_file", "cert_file")
+            raise at_key(has, f'"{has}" is of no use without "{lacks}"; a certificate and its key go together')
+        for key in ("ca_file", "cert_file"):
+            if getattr(self, key) and not self.brokers[0].tls:
+                raise at_key(key, f'"{key}" is for TLS, which "url" does not use; write mqtts:// or wss:// there')
+        return self
 
     @property
     def pace(self) -> tuple[float, float | None]:
@@ -89,10 +136,29 @@ class UplinkSettings(Section):
         return 1.0, 1000.0 * int(self.backfill.removesuffix("kB/s"))
 
     @property
-    def broker(self) -> tuple[str, int, bool]:
-        """Host, port, and whether TLS is spoken."""
-        parts = urlsplit(self.url)
-        return parts.hostname or "", parts.port or MQTT_PORTS[parts.scheme], parts.scheme == "mqtts"
+    def brokers(self) -> list[Endpoint]:
+        """The brokers, the best first."""
+        return [_endpoint(url) for url in self.url]
+
+
+def _must_name_a_broker(url: str) -> None:
+    if "@" in url:
+        raise ValueError('"url" holds a user or a password; put them in username and password_file')
+    found = BROKER.fullmatch(url) or WEB_BROKER.fullmatch(url)
+    if found is None:
+        host = LIKELY_HOST.match(url)
+        meant = host["meant"] if host else "HOST"
+        raise ValueError(f'"url" is {quoted(url)}; write mqtts://{meant}, or mqtt://{meant} for a broker without TLS')
+    if found["port"] and not _is_port(found["port"]):
+        raise ValueError(f'"url" is {quoted(url)}; the port is a number from 1 to 65535')
+
+
+def _endpoint(url: str) -> Endpoint:
+    parts = urlsplit(url)
+    path = ""
+    if parts.scheme in ("ws", "wss"):
+        path = parts.path + (f"?{parts.query}" if parts.query else "") or WEB_SOCKET_PATH
+    return Endpoint(parts.hostname or "", parts.port or MQTT_PORTS[parts.scheme], parts.scheme in WITH_TLS, path)
 
 
 class BufferSettings(Section):

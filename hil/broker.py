@@ -47,18 +47,33 @@ max_inflight_messages 100
 """
 
 
-class Broker:
-    """A broker that can be started, stopped and killed on one port."""
+# Beside another listener: a mosquitto 2.0.11 that has none but this says that it can start none, and ends
+WEB_SOCKET = """\
+listener {port} 127.0.0.1
+socket_domain ipv4
+protocol websockets
+{extra}
+"""
 
-    def __init__(self, process: Process, port: int) -> None:
+
+class Broker:
+    """A broker that can be started, stopped and killed on one port.
+
+    Attributes:
+        port: where it listens.
+        web_port: where it listens for WebSocket; 0: nowhere.
+    """
+
+    def __init__(self, process: Process, port: int, web_port: int = 0) -> None:
         self._process = process
         self.port = port
+        self.web_port = web_port
 
     def start(self) -> None:
         """Start it and wait until it listens."""
         self._process.start()
         give_up = time.monotonic() + READY_S
-        while not _listens(self.port):
+        while not all(_listens(port) for port in (self.port, self.web_port) if port):
             if time.monotonic() > give_up or not self._process.running:
                 raise TimeoutError(f"the broker does not listen: {self._process.output()[-500:]}")
             time.sleep(0.02)
@@ -81,15 +96,25 @@ def embedded(folder: Path) -> Broker:
     return Broker(Process(command, folder / "broker.log"), port)
 
 
-def mosquitto(folder: Path, extra: str = "") -> Broker:
-    """Return Debian's mosquitto, set to keep sessions on disk at once. ``extra`` are lines of its configuration."""
-    port = free_port()
+def mosquitto(folder: Path, extra: str = "", web: str | None = None) -> Broker:
+    """Return Debian's mosquitto, set to keep sessions on disk at once.
+
+    Args:
+        folder: where it may write.
+        extra: lines of its configuration.
+        web: the same for a second port on which it speaks WebSocket; None: there is none.
+    """
+    port, web_port = free_port(), 0
     config = folder / "mosquitto.conf"
-    config.write_text(MOSQUITTO.format(user=getpass.getuser(), port=port, folder=folder, extra=extra))
+    text = MOSQUITTO.format(user=getpass.getuser(), port=port, folder=folder, extra=extra)
+    if web is not None:
+        web_port = free_port()
+        text += WEB_SOCKET.format(port=web_port, extra=web)
+    config.write_text(text)
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if program is None:
         raise FileNotFoundError("mosquitto is not installed: sudo apt-get install mosquitto")
-    return Broker(Process([program, "-c", str(config)], folder / "broker.log"), port)
+    return Broker(Process([program, "-c", str(config)], folder / "broker.log"), port, web_port)
 
 
 def free_port() -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.mqtt_link import Broker, Message
+from gateway.tls import TlsFiles
 from hil.modbus_tcp import TcpCanary
 from hil.scripted_broker import ScriptedBroker
 from hil.vclock import run
@@ -56,14 +57,21 @@ def open_files() -> Counter[str]:
     return names
 
 
-def where(port: int, *, host: str = "127.0.0.1", password_file: Path | None = None) -> Broker:
-    """Describe a broker on loopback, without TLS."""
+def where(
+    port: int,
+    *,
+    host: str = "127.0.0.1",
+    password_file: Path | None = None,
+    tls: TlsFiles | None = None,
+    path: str = "",
+) -> Broker:
+    """Describe a broker on loopback, as pole-7 sees it."""
     return Broker(
         host=host,
         port=port,
-        tls=False,
-        ca_file=None,
+        tls=tls,
+        path=path,
         client="pole-7",
         username="pole-7",
-        password_file=password_file,
+        password_file=str(password_file) if password_file else None,
     )

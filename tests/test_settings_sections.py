@@ -72,7 +72,7 @@ def test_a_password_in_the_url_is_never_shown(tmp_path: Path, url: str) -> None:
     ],
 )
 def test_a_broker_url_names_host_port_and_tls(tmp_path: Path, url: str, broker: tuple[str, int, bool]) -> None:
-    assert read(tmp_path, edited(SOUND, ("mqtts://broker.example", url))).root.uplink.broker == broker
+    assert read(tmp_path, edited(SOUND, ("mqtts://broker.example", url))).root.uplink.brokers == [(*broker, "")]
 
 
 @pytest.mark.parametrize(

@@ -4,32 +4,20 @@ import asyncio
 import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from drivers.ruuvi import Ruuvi
-from gateway.backfill import Backfill, Pace
-from gateway.buffer import Buffer
 from gateway.catalogue import Catalogue
-from gateway.forward import Forward
-from gateway.mqtt_link import Broker
-from gateway.reading import Pack, Reading
-from gateway.report import Report, last_will
-from gateway.senml import encode
-from gateway.uplink import Uplink
+from gateway.report import Report
 from hil.broker import Broker as Mosquitto
 from hil.broker import mosquitto
 from hil.receiver import Receiver
 from hil.relay import Relay
 from tests.broker_scene import where
-from tests.buffer_bench import ROOMY
-
-TOPIC = "pole/1/pole-7"
-LIMIT_S = 30.0
-NS = 1_000_000_000
+from tests.mosquitto_scene import TOPIC, forwarding, pack, play, until, uplink_to
 
 Lab = Callable[[str], Mosquitto]
 
@@ -50,63 +38,6 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
             return broker
 
         yield start
-
-
-@contextlib.asynccontextmanager
-async def uplink_to(broker: Broker) -> AsyncIterator[Uplink]:
-    uplink = Uplink(broker, last_will(TOPIC))
-    job = asyncio.create_task(uplink.run())
-    try:
-        yield uplink
-    finally:
-        job.cancel()
-        await asyncio.wait([job])
-        await uplink.close()
-
-
-@contextlib.asynccontextmanager
-async def forwarding(folder: Path, uplink: Uplink) -> AsyncIterator[Buffer]:
-    buffer = Buffer(folder / "buffer.db", ROOMY)
-    await buffer.open("boot")
-    forward = Forward(
-        buffer,
-        uplink,
-        topic=lambda dataset: f"{TOPIC}/data/{dataset}",
-        payload=lambda pack: pack.blob,
-        backfill=Backfill(Pace()),
-    )
-    jobs = [asyncio.create_task(job) for job in (buffer.run(), forward.run())]
-    try:
-        yield buffer
-    finally:
-        for job in jobs:
-            job.cancel()
-        await asyncio.wait(jobs)
-        await buffer.close()
-
-
-def pack(n: int, dataset: str = "air") -> Pack:
-    blob = encode(
-        [Reading("dust", dataset, n * NS, {"pm10": n / 10})],
-        pole="pole-7",
-        unit_of=lambda _, __: "ug/m3",
-        utc_offset=1_767_225_600 * NS,
-        labels={"epoch": 1, "seq": n, "cat": "0123abcd"},
-    )
-    return Pack(dataset, 1, n, 1, n * NS, blob)
-
-
-def play(scene: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(LIMIT_S):
-            await scene()
-
-    asyncio.run(main())
-
-
-async def until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110  # the scene has the limit
-        await asyncio.sleep(0.01)
 
 
 def test_a_message_that_mosquitto_denies_is_refused_and_the_pack_stays(lab: Lab, tmp_path: Path) -> None:
@@ -213,69 +144,5 @@ def test_user_and_password_open_the_broker_and_a_wrong_password_is_told(lab: Lab
         password.write_text("right\n")
         async with uplink_to(where(broker.port, password_file=password)) as uplink:
             await uplink.link()
-
-    play(scene)
-
-
-def authority(folder: Path, name: str) -> Path:
-    """Make a certificate authority, and return its certificate; the key lies beside it."""
-    key, cert = folder / f"{name}.key", folder / f"{name}.pem"
-    openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj", f"/CN={name}", key, cert)
-    return cert
-
-
-def certificate(folder: Path, ca: Path, names: str) -> str:
-    """Make a server's certificate for these names, and return the broker's lines for it."""
-    key, request, cert, extension = (folder / f"server.{end}" for end in ("key", "csr", "pem", "ext"))
-    openssl("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj", "/CN=broker", key, request)
-    extension.write_text(f"subjectAltName={names}\n")
-    command = ["openssl", "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca.with_suffix(".key"))]
-    command += ["-CAcreateserial", "-days", "2", "-extfile", str(extension), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
-    return f"certfile {cert}\nkeyfile {key}"
-
-
-def openssl(command: str, subject: str, key: Path, out: Path) -> None:
-    words = ["openssl", *command.split(), subject, "-keyout", str(key), "-out", str(out)]
-    subprocess.run(words, check=True, capture_output=True)  # noqa: S603
-
-
-def test_tls_works_with_the_right_authority_and_name_and_says_which_is_wrong(lab: Lab, tmp_path: Path) -> None:
-    ours, other = authority(tmp_path, "ours"), authority(tmp_path, "other")
-    broker = lab(certificate(tmp_path, ours, "IP:127.0.0.1"))
-
-    async def trouble(at: Broker) -> str:
-        async with uplink_to(at) as uplink:
-            await until(lambda: uplink.up or uplink.trouble != "not connected yet")
-            return uplink.trouble
-
-    async def scene() -> None:
-        right = replace(where(broker.port), tls=True, ca_file=ours)
-        assert await trouble(right) == ""
-        wrong = await trouble(replace(right, ca_file=other))
-        assert "certificate verify failed" in wrong
-        assert "unable to get local issuer certificate" in wrong
-        assert "certificate verify failed" in await trouble(replace(right, ca_file=None))  # the machine's own
-        assert "certificate is not valid for 'localhost'" in await trouble(replace(right, host="localhost"))
-        assert str(tmp_path / "no.pem") in await trouble(replace(right, ca_file=tmp_path / "no.pem"))
-
-    play(scene)
-
-
-def test_over_tls_packs_arrive_and_a_cut_is_noticed(lab: Lab, tmp_path: Path) -> None:
-    ours = authority(tmp_path, "ours")
-    broker = lab(certificate(tmp_path, ours, "IP:127.0.0.1"))
-
-    async def scene() -> None:
-        at = replace(where(broker.port), tls=True, ca_file=ours)
-        async with uplink_to(at) as uplink, forwarding(tmp_path, uplink) as buffer:
-            for n in range(1, 201):
-                buffer.put(pack(n), 10.0)
-            await buffer.empty()
-            await asyncio.to_thread(broker.kill)
-            await until(lambda: not uplink.up)
-            buffer.put(pack(201), 10.0)
-            await asyncio.to_thread(broker.start)
-            await buffer.empty()
 
     play(scene)

@@ -1,0 +1,49 @@
+"""Files that open the broker: a path, or a credential that systemd hands to the service.
+
+``credential:NAME`` stands for the file NAME in ``$CREDENTIALS_DIRECTORY``. The prefix is written out, so that a
+mistyped path is never looked for there, and the other way round. What cannot be read is told by the key it stands
+under, with the next step.
+"""
+
+import os
+from pathlib import Path
+
+CREDENTIAL = "credential:"
+
+
+class Unusable(Exception):
+    """What lies in a file cannot be used. The text names the key, says why, and what to do."""
+
+
+def path_of(key: str, place: str) -> Path:
+    """Return where a file is. Raises Unusable where it is a credential, and systemd handed over none."""
+    if not place.startswith(CREDENTIAL):
+        return Path(place)
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise Unusable(f"{_no_credential(key, place)}. systemd hands them only to a service; elsewhere write a path")
+    return Path(folder) / place.removeprefix(CREDENTIAL)
+
+
+def read(key: str, place: str) -> str:
+    """Read a file of text. Raises Unusable."""
+    path = path_of(key, place)
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        if place.startswith(CREDENTIAL):
+            raise Unusable(_no_credential(key, place)) from None
+        raise Unusable(f"{key}: {path} is not there; put it there, or correct the path") from None
+    except PermissionError:
+        raise Unusable(f"{key}: {path} may not be read; let the user of the gateway read it: ls -l {path}") from None
+    except UnicodeDecodeError:
+        form = "text" if key == "password_file" else "text; it must be PEM, which begins with -----BEGIN"
+        raise Unusable(f"{key}: {path} holds no {form}") from None
+    except OSError as error:
+        raise Unusable(f"{key}: {path} cannot be read: {error.strerror}; see ls -l {path}") from None
+
+
+def _no_credential(key: str, place: str) -> str:
+    name = place.removeprefix(CREDENTIAL)
+    step = f"add LoadCredential={name}:/PATH/OF/THE/FILE to the service with systemctl edit polegate, and restart it"
+    return f'{key}: there is no credential "{name}"; {step}'

@@ -1,0 +1,100 @@
+"""Certificates for the tests: authorities, brokers, poles; good ones, and such as are wrong in one way."""
+
+import datetime as dt
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.tls import TlsFiles
+
+DAY = dt.timedelta(days=1)
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and its key, in files."""
+
+    cert: Path
+    key: Path
+
+    @property
+    def lines(self) -> str:
+        """What a mosquitto needs in its configuration to have it."""
+        return f"certfile {self.cert}\nkeyfile {self.key}"
+
+    def copy_to(self, other: "Pair") -> None:
+        """Put this in the place of another one, as a renewal does."""
+        other.cert.write_bytes(self.cert.read_bytes())
+        other.key.write_bytes(self.key.read_bytes())
+
+
+class Authority:
+    """A certificate authority that signs what it is asked to."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self._folder = folder
+        self._name = _name(name)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        cert = _builder(self._name, self._name, self._key, dt.datetime.now(dt.UTC) + 30 * DAY)
+        cert = cert.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self.cert = folder / f"{name}.pem"
+        self.cert.write_bytes(_pem(cert.sign(self._key, hashes.SHA256())))
+
+    def issue(self, name: str, *, file: str = "", host: str = LOOPBACK, days: float = 10) -> Pair:
+        """Issue a certificate.
+
+        Args:
+            name: common name.
+            file: what its files begin with; the name.
+            host: the address it is for, or the name.
+            days: until it ends; it began a day before that or before now.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        cert = _builder(_name(name), self._name, key, dt.datetime.now(dt.UTC) + days * DAY)
+        cert = cert.add_extension(x509.SubjectAlternativeName([_host(host)]), critical=False)
+        pair = Pair(self._folder / f"{file or name}.pem", self._folder / f"{file or name}.key")
+        pair.cert.write_bytes(_pem(cert.sign(self._key, hashes.SHA256())))
+        pair.key.write_bytes(private(key))
+        return pair
+
+    def files(self, own: Pair | None = None) -> TlsFiles:
+        """Return what a pole needs that trusts this authority."""
+        return TlsFiles(ca=str(self.cert), cert=str(own.cert) if own else None, key=str(own.key) if own else None)
+
+
+def private(key: ec.EllipticCurvePrivateKey, passphrase: bytes = b"") -> bytes:
+    """Write a key in PEM."""
+    locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, end: dt.datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(end, dt.datetime.now(dt.UTC)) - DAY)
+        .not_valid_after(end)
+    )
+
+
+def _name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _host(host: str) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
+
+
+def _pem(cert: x509.Certificate) -> bytes:
+    return cert.public_bytes(serialization.Encoding.PEM)
