@@ -91,8 +91,9 @@ class Forward:
         self._backfill = backfill
         self._loop = asyncio.get_running_loop()
         self._pauses = random.Random()  # noqa: S311  # spreads what is tried again, keeps no secret
-        self._free = asyncio.Event()
-        self._going: set[asyncio.Task[None]] = set()
+        self._fewer = asyncio.Event()
+        self._going = 0
+        self._group: asyncio.TaskGroup
         self._resting: set[str] = set()
         self._refusals: Counter[str] = Counter()
         self._deaths: Counter[int] = Counter()
@@ -102,94 +103,118 @@ class Forward:
         """Send for ever."""
         self._buffer.allow_backlog(0)
         last: Link | None = None
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as self._group:
             while True:
                 link = await self._uplink.link()
                 if link is not last:
                     last = link
                     self._begin(link)
-                if len(self._going) >= link.window:
-                    await self._one_less()
+                await link.until_free()
+                if link.ended.done():
+                    await link.broken()  # until the uplink has seen it too, it hands out this link again
                     continue
-                for held in await self._buffer.take(link.window - len(self._going)):
-                    if self._is_suspect(held):
-                        await self._none_going()
-                    self._start(group, link, held)
-                    if self._is_suspect(held):
-                        await self._none_going()
+                for held in await self._buffer.take(max(1, link.free)):
+                    await link.until_free()  # meanwhile others may have sent
+                    await self._start(link, held)
 
     async def send_once(self, link: Link, pack: Pack) -> None:
         """Send a pack that is not live. Raises UplinkDown, Refused."""
-        await self._send_pack(link, pack, old=True)
+        try:
+            await link.send(self._message(pack, self._payload(pack), link, old=True))
+        except Refused as error:
+            if error.code != PACKET_TOO_LARGE:
+                raise
+            await self._send_in_parts(link, pack, old=True)
 
     def _begin(self, link: Link) -> None:
         self._buffer.begin_backlog()
         self._backfill.begin(link.window, self._buffer.allow_backlog)
-
-    def _start(self, group: asyncio.TaskGroup, link: Link, held: Held) -> None:
-        if not self._uplink.up:  # it went while there was nothing to send; on the next link this may be backlog
-            self._buffer.release(held)
-            return
-        if held.old:
-            self._backfill.sends(len(held.pack.blob))
-        task = group.create_task(self._send(link, held))
-        self._going.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._going.discard(task)
-        self._free.set()
 
     def _is_suspect(self, held: Held) -> bool:
         return self._deaths[held.number] >= DEATHS
 
     async def _none_going(self) -> None:
         while self._going:
-            await self._one_less()
+            self._fewer.clear()
+            await self._fewer.wait()
 
-    async def _one_less(self) -> None:
-        self._free.clear()
-        await self._free.wait()
-
-    async def _send(self, link: Link, held: Held) -> None:
-        try:
-            parts = SUSPECT_PARTS[self._deaths[held.number] - DEATHS] if self._is_suspect(held) else 1
-            await self._send_pack(link, held.pack, old=held.old, parts=parts)
-        except (Cut, NotAcknowledged) as error:
-            self._link_died_on(held, error)
-        except UplinkDown:
+    async def _start(self, link: Link, held: Held) -> None:
+        if not self._uplink.up:  # it went while there was nothing to send; on the next link this may be backlog
             self._buffer.release(held)
-        except Refused as error:
-            self._was_refused(held, error)
-        except BaseException:
-            self._buffer.release(held)
-            raise
+        elif self._is_suspect(held):
+            await self._none_going()
+            self._send(link, held)
+            await self._none_going()
         else:
-            self._was_taken(held)
-        finally:
-            if held.old:
-                self._backfill.sent()
+            self._send(link, held)
 
-    async def _send_pack(self, link: Link, pack: Pack, *, old: bool, parts: int = 1) -> None:
-        """Send it in so many parts, and in twice as many until the broker finds none too large.
-
-        Raises Refused where they cannot be smaller.
-        """
-        payload = self._payload(pack)
-        payloads = [payload] if parts == 1 else [packed(part) for part in senml.parts(unpacked(payload), parts)]
+    def _send(self, link: Link, held: Held) -> None:
+        self._going += 1
+        if held.old:
+            self._backfill.sends(len(held.pack.blob))
+        parts = SUSPECT_PARTS[self._deaths[held.number] - DEATHS] if self._is_suspect(held) else 1
+        if parts > 1:
+            self._divide(link, held, parts)
+            return
         try:
-            for each in payloads:
-                await link.send(self._message(pack, each, link, old=old))
-        except Refused as error:
-            if error.code != PACKET_TOO_LARGE or len(payloads) < parts:
-                raise
-            await self._send_pack(link, pack, old=old, parts=2 * parts)
+            ack = link.post(self._message(held.pack, self._payload(held.pack), link, old=held.old))
+        except (UplinkDown, Refused) as error:
+            self._answered(link, held, error)
+        else:
+            ack.add_done_callback(lambda ack: self._answered(link, held, ack.exception()))
+
+    def _answered(self, link: Link, held: Held, error: BaseException | None) -> None:
+        if isinstance(error, Refused) and error.code == PACKET_TOO_LARGE:
+            self._divide(link, held, 2)
+        else:
+            self._settle(held, error)
+
+    def _divide(self, link: Link, held: Held, parts: int) -> None:
+        self._group.create_task(self._send_divided(link, held, parts))
+
+    async def _send_divided(self, link: Link, held: Held, parts: int) -> None:
+        try:
+            await self._send_in_parts(link, held.pack, old=held.old, parts=parts)
+        except (UplinkDown, Refused) as error:
+            self._settle(held, error)
+        else:
+            self._settle(held, None)
+
+    async def _send_in_parts(self, link: Link, pack: Pack, *, old: bool, parts: int = 2) -> None:
+        """Send a pack in parts, in twice as many until the broker finds none too large. Raises UplinkDown, Refused."""
+        raw = unpacked(self._payload(pack))
+        while True:
+            some = senml.parts(raw, parts)
+            try:
+                for part in some:
+                    await link.send(self._message(pack, packed(part), link, old=old))
+            except Refused as error:
+                if error.code != PACKET_TOO_LARGE or len(some) < parts:
+                    raise
+            else:
+                return
+            parts *= 2
 
     def _message(self, pack: Pack, payload: bytes, link: Link, *, old: bool) -> Message:
         if old and link.version != Version.V5:
             payload = packed(senml.labelled(unpacked(payload), "backfill"))
         encoding = "zstd" if is_packed(payload) else ""
         return Message(self._topic(pack.dataset), payload, content_type=SENML, encoding=encoding, backfill=old)
+
+    def _settle(self, held: Held, error: BaseException | None) -> None:
+        """Deal with what became of a pack."""
+        self._going -= 1
+        self._fewer.set()
+        if held.old:
+            self._backfill.sent()
+        if error is None:
+            self._was_taken(held)
+        elif isinstance(error, Refused):
+            self._was_refused(held, error)
+        elif isinstance(error, Cut | NotAcknowledged):
+            self._link_died_on(held, error)
+        else:
+            self._buffer.release(held)
 
     def _was_taken(self, held: Held) -> None:
         dataset = held.pack.dataset

@@ -6,7 +6,7 @@ mends those of the connection, and here it is those of messages:
 * ``publish`` returns as if all were well when an MQTT 5 broker refuses the message (PUBACK reason >= 0x80). Here a
   refusal is :class:`Refused`.
 * When the link breaks, those who wait for a PUBACK are not told. Here they are, at once.
-* A broker's Receive Maximum is not kept; overrunning it ends the link. Here ``send`` keeps it, whoever sends.
+* A broker's Receive Maximum is not kept; overrunning it ends the link. Here it is kept, whoever sends.
 
 With TLS 1.3 a broker refuses a certificate after the handshake, which looks like a broker of another MQTT version
 that ends the connection. The alert that came with it tells them apart.
@@ -18,6 +18,7 @@ The subclass overrides private methods, so the versions are pinned closely.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ MOST_UNHEARD = 100  # messages to us that wait; more are dropped
 WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
+NOBODY = None, 0.0
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
 # Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
 UNSUPPORTED_VERSION = 0x84
@@ -208,9 +210,12 @@ class Link(Client):
         self._broker = broker
         self.version = version
         self.window = WINDOW
-        self._slots = asyncio.Semaphore(WINDOW)
+        self._tells = version == Version.V5
         self._largest: int | None = None
-        self._acks: dict[int, asyncio.Future[int]] = {}
+        self._acks: dict[int, tuple[asyncio.Future[None], float]] = {}  # with when it was sent; the oldest first
+        self._slot_is_free = asyncio.Event()
+        self._senders = 0  # that wait for a slot
+        self._watch: asyncio.TimerHandle | None = None
         self._disconnected.add_done_callback(self._ended)
 
     async def connect(self) -> None:
@@ -261,13 +266,49 @@ class Link(Client):
             UplinkDown: the link broke first.
             Refused: the broker answered with a reason of 0x80 or more, or takes no message that large.
         """
+        self._senders += 1
+        try:
+            while len(self._acks) >= self.window:
+                await self._change()
+        finally:
+            self._senders -= 1
+        await self.post(message)
+
+    def post(self, message: Message) -> "asyncio.Future[None]":
+        """Publish with QoS 1, and return what is done when the broker has it. There must be a ``free`` slot.
+
+        The future may raise UplinkDown and Refused.
+
+        Raises:
+            UplinkDown: the link is broken.
+            Refused: the broker takes no message that large.
+        """
+        if self._disconnected.done():
+            raise UplinkDown(self.why())
         size = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
         if self._largest is not None and size > self._largest:
             raise Refused(f"the broker takes {self._largest} bytes, this has {size}", PACKET_TOO_LARGE)
-        async with self._slots:
-            code = await self._publish(message)
-        if code >= REFUSAL:
-            raise Refused(f"the broker refuses with reason 0x{code:02x}", code)
+        properties = _properties(message.content_type, message.encoding, message.backfill) if self._tells else None
+        sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
+        ack: asyncio.Future[None] = self._loop.create_future()
+        self._acks[sent.mid] = ack, self._loop.time()
+        if self._watch is None:
+            self._watch = self._loop.call_later(ACK_S, self._look_at_oldest)
+        return ack
+
+    @property
+    def free(self) -> int:
+        """How many messages may be posted now, those apart for which others wait."""
+        return self.window - len(self._acks) - self._senders
+
+    async def until_free(self) -> None:
+        """Return when a message may be posted, or when the link is broken."""
+        while self.free <= 0 and not self._disconnected.done():
+            await self._change()
+
+    async def _change(self) -> None:
+        self._slot_is_free.clear()
+        await self._slot_is_free.wait()
 
     async def hear(self, topic: str) -> AsyncGenerator[Received, None]:
         """Subscribe, and give what comes.
@@ -320,41 +361,33 @@ class Link(Client):
             return OtherVersion(f"the broker closed the connection without an answer; {step}")
         return UplinkDown(f"cannot connect: {error}")
 
-    async def _publish(self, message: Message) -> int:
-        if self._disconnected.done():
-            raise UplinkDown(self.why())
-        sent = self._client.publish(message.topic, message.payload, 1, message.retain, self._properties_of(message))
-        ack: asyncio.Future[int] = self._loop.create_future()
-        self._acks[sent.mid] = ack
-        try:
-            async with asyncio.timeout(ACK_S):
-                return await ack
-        except TimeoutError:
-            self.abort()
-            no_ping_waits = self._client._ping_t == 0  # noqa: SLF001  # nothing public tells it
-            kind = NotAcknowledged if no_ping_waits else UplinkDown  # KEEPALIVE_S is less than ACK_S
-            raise kind(f"the broker did not acknowledge within {ACK_S:.0f} s") from None
-        finally:
-            del self._acks[sent.mid]
-
-    def _properties_of(self, message: Message) -> Properties | None:
-        if self.version != Version.V5:
-            return None
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
-        properties.ContentType = message.content_type
-        if message.encoding:
-            properties.UserProperty = ("ce", message.encoding)
-        if message.backfill:
-            properties.UserProperty = ("backfill", "1")
-        return properties
+    def _look_at_oldest(self) -> None:
+        """End the link where a message is too long without a PUBACK."""
+        self._watch = None
+        ack, sent_at = next(iter(self._acks.values()), NOBODY)
+        if ack is None:
+            return
+        left = sent_at + ACK_S - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._look_at_oldest)
+            return
+        no_ping_waits = self._client._ping_t == 0  # noqa: SLF001  # nothing public tells it
+        kind = NotAcknowledged if no_ping_waits else UplinkDown  # KEEPALIVE_S is less than ACK_S
+        if not ack.done():
+            ack.set_exception(kind(f"the broker did not acknowledge within {ACK_S:.0f} s"))
+        self.abort()
 
     def _ended(self, disconnected: asyncio.Future[None]) -> None:
         disconnected.exception()  # it is told to those who wait, below
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError(self.why()))
-        for ack in self._acks.values():
+        for ack, _ in self._acks.values():
             if not ack.done():
                 ack.set_exception((UplinkDown if self.silent else Cut)(self.why()))
+        self._acks.clear()
+        self._slot_is_free.set()
+        if self._watch is not None:
+            self._watch.cancel()
         # Where paho fell over what the broker sent, it would read the same again, and again fall
         self._client._sock_close()  # noqa: SLF001  # nothing public closes it without a word
 
@@ -368,7 +401,6 @@ class Link(Client):
     ) -> None:
         super()._on_connect(client, userdata, flags, reason_code, properties)
         self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
-        self._slots = asyncio.Semaphore(self.window)
         self._largest = getattr(properties, "MaximumPacketSize", None)
 
     def _on_publish(
@@ -379,9 +411,38 @@ class Link(Client):
         reason_code: ReasonCode,
         properties: Properties,  # noqa: ARG002
     ) -> None:
-        ack = self._acks.get(mid)
-        if ack is not None and not ack.done():
-            ack.set_result(_code_of(reason_code))
+        ack, _ = self._acks.pop(mid, NOBODY)
+        if ack is None or ack.done():
+            return
+        self._slot_is_free.set()
+        code = _code_of(reason_code)
+        if code >= REFUSAL:
+            ack.set_exception(Refused(f"the broker refuses with reason 0x{code:02x}", code))
+        else:
+            ack.set_result(None)
+
+
+class _Packed(Properties):
+    """Properties that are written once: the same few are sent again and again."""
+
+    def __init__(self, properties: Properties) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+        object.__setattr__(self, "_bytes", properties.pack())  # type: ignore[no-untyped-call]  # paho's
+
+    def pack(self) -> bytes:
+        packed: bytes = object.__getattribute__(self, "_bytes")
+        return packed
+
+
+@functools.lru_cache(maxsize=64)
+def _properties(content_type: str, encoding: str, backfill: bool) -> _Packed:  # noqa: FBT001  # a key of the cache
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+    properties.ContentType = content_type
+    if encoding:
+        properties.UserProperty = ("ce", encoding)
+    if backfill:
+        properties.UserProperty = ("backfill", "1")
+    return _Packed(properties)
 
 
 def _code_of(reason: ReasonCode | int | None) -> int:
