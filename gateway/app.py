@@ -177,7 +177,7 @@ class Pole:
     def _what_matters(self) -> Hashable:
         buffer = self._buffer
         disk = bool(buffer.depth.dropped), buffer.trouble, buffer.mended, self._journal.trouble
-        return disk, tuple(health.lapse for health in self._health.values())
+        return disk, self._uplink.certificate_trouble, tuple(health.lapse for health in self._health.values())
 
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
@@ -327,4 +327,5 @@ def _health(health: DeviceHealth, now: int) -> dict[str, Any]:
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    if tasks:  # a pole without devices has no collectors
+        await asyncio.wait(tasks)

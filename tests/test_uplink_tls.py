@@ -16,11 +16,25 @@ from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, NotTrusted, 
 from gateway.tls import TlsFiles
 from hil.bench.proc import rss_mb
 from hil.broker import Broker as Mosquitto
-from hil.broker import mosquitto
+from hil.broker import free_port, mosquitto
+from hil.daemon import Daemon
+from hil.receiver import Receiver
 from hil.relay import Relay
 from tests.broker_scene import open_files, where
 from tests.mosquitto_scene import LIMIT_S, forwarding, pack, play, until, uplink_to
 from tests.pki import Authority, Pair
+
+CONFIG = """\
+[pole]
+id = "pole-7"
+[uplink]
+url = ["mqtts://127.0.0.1:{dead}", "wss://127.0.0.1:{port}/mqtt"]
+ca_file = "{ca}"
+cert_file = "{cert}"
+key_file = "credential:mqtt-key"
+[buffer]
+path = "{folder}/buffer.db"
+"""
 
 Lab = Callable[..., Mosquitto]
 
@@ -468,6 +482,28 @@ def test_a_renewed_certificate_that_does_not_work_is_not_taken_and_a_sound_one_l
             await (await uplink.link()).send(Message("topic", b"payload"))
 
     play(scene)
+
+
+def test_the_gateway_goes_by_its_second_broker_with_a_key_from_systemd_and_tells_when_its_certificate_ends(
+    lab: Lab, ours: Authority, tmp_path: Path
+) -> None:
+    broker = lab("", web=asking(ours))
+    own = ours.issue("pole-7")
+    (tmp_path / "credentials").mkdir()
+    key = own.key.rename(tmp_path / "credentials" / "mqtt-key")
+    daemon = Daemon(tmp_path, env={"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")})
+    daemon.config.write_text(
+        CONFIG.format(dead=free_port(), port=broker.web_port, ca=ours.cert, cert=own.cert, folder=tmp_path)
+    )
+    with Receiver(broker.port) as receiver:
+        daemon.start()
+        heard = receiver.heard("pole-7")
+        receiver.wait(lambda: heard.state.get("status") == "online", LIMIT_S, "the state")
+        told = heard.state["uplink"]
+        assert daemon.stop() == 0
+    assert told["broker"] == f"127.0.0.1:{broker.web_port}"
+    assert (told["up"], told["mqtt"], told["note"], told["certificate_trouble"]) == (True, "5", "", "")
+    assert told["certificate_expires"] == ours.files(Pair(own.cert, key)).read().expires
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.soak)])
