@@ -7,10 +7,12 @@ import socket
 import ssl
 import threading
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, NotTrusted, UplinkDown, Version
 from gateway.tls import TlsFiles
@@ -181,6 +183,27 @@ def test_what_the_network_takes_only_in_parts_arrives_whole(lab: Lab, path: str)
         assert relay.up > 12_000_000
         await link.close()
         await relay.close()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("kind", ["not trusted", "no TLS", "no WebSocket", "no certificate"])
+def test_a_connection_that_is_refused_is_closed_before_the_garbage_collector_comes(
+    lab: Lab, ours: Authority, other: Authority, kind: str
+) -> None:
+    broker = lab("", web=asking(ours))
+    at = {
+        "not trusted": where(broker.web_port, tls=other.files(), path="/mqtt"),
+        "no TLS": where(broker.port, tls=ours.files()),
+        "no WebSocket": where(broker.port, path="/mqtt"),
+        "no certificate": where(broker.web_port, tls=ours.files(), path="/mqtt"),
+    }[kind]
+
+    async def scene() -> None:
+        kept = [await refusal(at)]
+        before = open_files()
+        kept += [await refusal(at) for _ in range(10)]  # an error that is kept keeps alive what it came from
+        assert open_files() - before == Counter()
 
     play(scene)
 
@@ -435,6 +458,35 @@ def test_a_renewed_certificate_is_taken_without_a_gap_and_its_end_is_told(
 
     play(scene)
     assert sum(gaps) <= 2, gaps
+
+
+def test_files_that_are_still_being_written_are_not_tried(
+    lab: Lab, ours: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = lab(asking(ours))
+    own, new = ours.issue("pole-7"), renewed(ours)
+    text = new.cert.read_text()
+    halves = iter([text[:length] for length in range(0, len(text), 100)])
+    look = TlsFiles.mark
+
+    def written_on(files: TlsFiles) -> bytes:
+        half = next(halves, None)
+        if half is None:
+            new.copy_to(own)
+        else:
+            own.cert.write_text(half)
+        return look(files)
+
+    async def scene() -> None:
+        async with uplink_to(where(broker.port, tls=ours.files(own))) as uplink:
+            link = await uplink.link()
+            monkeypatch.setattr(TlsFiles, "mark", written_on)
+            with capture_logs() as logs:
+                await link.broken()
+            assert [line for line in logs if "not taken" in line["event"]] == []
+            await until(lambda: uplink.up)
+
+    play(scene)
 
 
 @pytest.mark.parametrize("kind", ["another authority", "another key", "another name", "expired", "no certificate"])
