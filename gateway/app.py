@@ -180,7 +180,8 @@ class Pole:
     def _what_matters(self) -> Hashable:
         buffer = self._buffer
         kept = bool(buffer.depth.dropped), buffer.depth.set_aside, buffer.trouble, buffer.mended, self._journal.trouble
-        return kept, tuple(self._forward.refused), tuple(health.lapse for health in self._health.values())
+        uplink = self._uplink.certificate_trouble, tuple(self._forward.refused)
+        return kept, uplink, tuple(health.lapse for health in self._health.values())
 
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
@@ -330,4 +331,5 @@ def _health(health: DeviceHealth, now: int) -> dict[str, Any]:
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    if tasks:  # a pole without devices has no collectors
+        await asyncio.wait(tasks)

@@ -116,15 +116,18 @@ class Client(aiomqtt.Client):
         def watch() -> None:
             if self._given_up:
                 self.abort()
-                return
-            if client.socket() is sock and client.want_write():  # it is called a moment later
+            elif client.socket() is sock:  # it is called a moment later
+                self._loop.add_writer(number, self._write)
+
+        def write() -> None:
+            if client.socket() is sock:
                 self._write()
             if client.socket() is sock and client.want_write():
                 self._loop.add_writer(number, self._write)
 
-        try:
-            asyncio.get_running_loop().call_soon(watch)
-        except RuntimeError:  # this is the thread that connects
+        if self._connected.done():
+            self._loop.call_soon(write)
+        else:  # this may be the thread that connects
             self._loop.call_soon_threadsafe(watch)
 
     def _write(self) -> None:

@@ -93,16 +93,12 @@ class TlsFiles:
         private = secret_file.read("key_file", key)
         if "PRIVATE KEY-----" not in private:
             raise Unusable(f"key_file: {key} holds no private key; put there the one that cert_file was made with")
-        if "ENCRYPTED" in private:
+        if "ENCRYPTED" in private:  # OpenSSL would ask for the passphrase at the terminal
             step = "nobody is there to type the passphrase; openssl pkey -in OLD -out NEW writes it without"
             raise Unusable(f"key_file: {key} is encrypted; {step}")
         try:
             end, subject = _validity(ssl.PEM_cert_to_DER_cert(found[0]))
-            context.load_cert_chain(
-                secret_file.path_of("cert_file", cert),
-                secret_file.path_of("key_file", key),
-                password="",  # without one, OpenSSL would ask at the terminal
-            )
+            context.load_cert_chain(secret_file.path_of("cert_file", cert), secret_file.path_of("key_file", key))
         except OSError as error:  # ssl.SSLError is one
             raise Unusable(_not_loaded(error, cert, key)) from error
         except (ValueError, IndexError) as error:

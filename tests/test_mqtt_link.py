@@ -22,6 +22,7 @@ from gateway.mqtt_link import (
     UplinkDown,
     Version,
 )
+from hil.relay import Relay
 from hil.scripted_broker import (
     NOTHING,
     Accept,
@@ -255,6 +256,25 @@ def test_a_broker_that_stops_reading_costs_the_link_in_time() -> None:
         assert asyncio.get_running_loop().time() <= max(ACK_S, BROKEN_S)
 
     on_a_link(scene)
+
+
+def test_a_path_that_goes_silent_both_ways_is_noticed_by_who_sends_and_by_who_does_not() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        for sends in (True, False):
+            relay = Relay(broker.port)
+            await relay.start()
+            link = Link(where(relay.port), will=WILL, version=Version.V5)
+            await link.connect()
+            relay.stall()
+            stalled = asyncio.get_running_loop().time()
+            if sends:
+                with pytest.raises(UplinkDown):
+                    await link.send(message())
+            await link.broken()
+            assert asyncio.get_running_loop().time() - stalled <= max(ACK_S, BROKEN_S)
+            await relay.close()
+
+    play(scene)
 
 
 def test_a_message_that_is_too_large_for_the_broker_is_refused_before_it_costs_the_link() -> None:

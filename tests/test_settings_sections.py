@@ -12,6 +12,8 @@ TCP = "write tcp://HOST:PORT, for instance tcp://192.168.1.20:502"
 NAME = "it must begin with a letter or digit and hold only letters, digits, - and _, 63 at the most"
 TOPIC = "it is made of letters, digits, - and _, with a / between two words"
 SEALED = "a pack is sealed before it is stored"
+CLEAR = "who blocks the one gets all that goes to the other in clear"
+CREDENTIAL = 'write "credential:NAME", with the name that LoadCredential= has'
 SECTIONS = '"bluetooth", "buffer", "dataset", "device", "pole", "port" and "uplink"'
 ALIKE = "set the devices alike and write their baud, parity and stop_bits into [port.rs485]"
 AIR = '"access", "commit_within", "licence", "owner", "priority", "send_every" and "when_full"'
@@ -73,6 +75,53 @@ def test_a_password_in_the_url_is_never_shown(tmp_path: Path, url: str) -> None:
 )
 def test_a_broker_url_names_host_port_and_tls(tmp_path: Path, url: str, broker: tuple[str, int, bool]) -> None:
     assert read(tmp_path, edited(SOUND, ("mqtts://broker.example", url))).root.uplink.brokers == [(*broker, "")]
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("ws://b", ("b", 80, False, "/mqtt")),
+        ("wss://b", ("b", 443, True, "/mqtt")),
+        ("WSS://b:9001/", ("b", 9001, True, "/")),
+        ("wss://b/a/path?x=1", ("b", 443, True, "/a/path?x=1")),
+        ("ws://[::1]:9001/mqtt", ("::1", 9001, False, "/mqtt")),
+    ],
+)
+def test_a_url_of_web_socket_names_the_path_too(tmp_path: Path, url: str, broker: tuple[str, int, bool, str]) -> None:
+    assert read(tmp_path, edited(SOUND, ("mqtts://broker.example", url))).root.uplink.brokers == [broker]
+
+
+def test_several_brokers_are_a_list_the_best_first(tmp_path: Path) -> None:
+    text = edited(SOUND, ('"mqtts://broker.example"', '["wss://b/mqtt", "mqtts://a"]'))
+    assert read(tmp_path, text).root.uplink.brokers == [("b", 443, True, "/mqtt"), ("a", 8883, True, "")]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("[]", '"url" is an empty list; write one broker, or several with the best first'),
+        ("5", '"url" must be a text in quotes, or a list of them in [ ], not 5'),
+        ('["mqtts://a", 5]', '"url" number 2 must be a text in quotes, not 5'),
+        ('["mqtts://a", "b"]', '"url" is "b"; write mqtts://b, or mqtt://b for a broker without TLS'),
+        ('["mqtts://a", "mqtts://b:0"]', '"url" is "mqtts://b:0"; the port is a number from 1 to 65535'),
+        ('["mqtts://a", "mqtts://a"]', '"url" has the same broker twice; remove one'),
+        (
+            '["mqtts://a", "mqtt://b"]',
+            f'"url" has brokers with TLS and without; {CLEAR}; write mqtts:// or wss:// for all',
+        ),
+        ('"wss://b:x/mqtt"', '"url" is "wss://b:x/mqtt"; the port is a number from 1 to 65535'),
+        ('"ws://b/a b"', '"url" is "ws://b/a b"; write mqtts://b, or mqtt://b for a broker without TLS'),
+        ('"ws://b/a\\nX:y"', '"url" is "ws://b/a\\nX:y"; write mqtts://b, or mqtt://b for a broker without TLS'),
+    ],
+)
+def test_a_list_of_brokers_with_a_fault_says_which(tmp_path: Path, url: str, expected: str) -> None:
+    assert found(tmp_path, edited(SOUND, ('"mqtts://broker.example"', url))) == [f"5: [uplink]: {expected}"]
+
+
+@pytest.mark.parametrize("place", ["/etc/polegate/pole.key", "credential:mqtt-key"])
+def test_a_certificate_and_its_key_are_files_or_credentials(tmp_path: Path, place: str) -> None:
+    text = edited(SOUND, ("[uplink]", f'[uplink]\ncert_file = "/etc/pole.pem"\nkey_file = "{place}"'))
+    assert read(tmp_path, text).root.uplink.key_file == place
 
 
 @pytest.mark.parametrize(
@@ -165,10 +214,23 @@ def test_a_fault_of_a_section_is_told_in_its_words(tmp_path: Path, section: str,
         ('password_file = "secret"', '"password_file" must be a whole path, one that begins with /'),
         ('ca_file = ""', '"ca_file" must be a whole path, one that begins with /'),
         ("ca_file = []", '"ca_file" must be a text in quotes, not a list'),
+        ('cert_file = "/c"', '"cert_file" is of no use without "key_file"; a certificate and its key go together'),
+        ('key_file = "/k"', '"key_file" is of no use without "cert_file"; a certificate and its key go together'),
+        (
+            'password_file = "credential:../etc/shadow"',
+            f'"password_file" is "credential:../etc/shadow"; {CREDENTIAL}',
+        ),
     ],
 )
 def test_a_fault_of_the_uplink_is_told_in_its_words(tmp_path: Path, line: str, expected: str) -> None:
     assert found(tmp_path, edited(SOUND, ("[uplink]", f"[uplink]\n{line}"))) == [f"5: [uplink]: {expected}"]
+
+
+@pytest.mark.parametrize("lines", ['ca_file = "/c"', 'cert_file = "/c"\nkey_file = "/k"'])
+def test_certificates_are_of_no_use_without_tls(tmp_path: Path, lines: str) -> None:
+    (text,) = found(tmp_path, edited(SOUND, ('mqtts://broker.example"', f'ws://b"\n{lines}')))
+    key = lines.split(maxsplit=1)[0]
+    assert text == f'6: [uplink]: "{key}" is for TLS, which "url" does not use; write mqtts:// or wss:// there'
 
 
 REST = SOUND[SOUND.index("[uplink]") :]

@@ -40,5 +40,9 @@ def test_a_pole_without_a_device_is_a_warning(tmp_path: Path) -> None:
 def test_a_file_of_the_uplink_that_is_missing_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     files = f'[uplink]\npassword_file = "{tmp_path}/password"\nca_file = "{tmp_path}/ca.pem"'
+    files += f'\ncert_file = "{tmp_path}/pole.pem"\nkey_file = "credential:mqtt-key"'
 
-    assert warnings(tmp_path, edited(THERE, ("[uplink]", files))) == [f"pole.toml:5: [uplink]: password {LATER}"]
+    assert warnings(tmp_path, edited(THERE, ("[uplink]", files))) == [
+        f"pole.toml:5: [uplink]: password {LATER}",
+        f"pole.toml:7: [uplink]: pole.pem {LATER}",
+    ]

@@ -7,20 +7,36 @@ import socket
 import ssl
 import threading
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, NotTrusted, UplinkDown, Version
 from gateway.tls import TlsFiles
 from hil.bench.proc import rss_mb
 from hil.broker import Broker as Mosquitto
-from hil.broker import mosquitto
+from hil.broker import free_port, mosquitto
+from hil.daemon import Daemon
+from hil.receiver import Receiver
 from hil.relay import Relay
 from tests.broker_scene import open_files, where
 from tests.mosquitto_scene import LIMIT_S, forwarding, pack, play, until, uplink_to
 from tests.pki import Authority, Pair
+
+CONFIG = """\
+[pole]
+id = "pole-7"
+[uplink]
+url = ["mqtts://127.0.0.1:{dead}", "wss://127.0.0.1:{port}/mqtt"]
+ca_file = "{ca}"
+cert_file = "{cert}"
+key_file = "credential:mqtt-key"
+[buffer]
+path = "{folder}/buffer.db"
+"""
 
 Lab = Callable[..., Mosquitto]
 
@@ -167,6 +183,27 @@ def test_what_the_network_takes_only_in_parts_arrives_whole(lab: Lab, path: str)
         assert relay.up > 12_000_000
         await link.close()
         await relay.close()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("kind", ["not trusted", "no TLS", "no WebSocket", "no certificate"])
+def test_a_connection_that_is_refused_is_closed_before_the_garbage_collector_comes(
+    lab: Lab, ours: Authority, other: Authority, kind: str
+) -> None:
+    broker = lab("", web=asking(ours))
+    at = {
+        "not trusted": where(broker.web_port, tls=other.files(), path="/mqtt"),
+        "no TLS": where(broker.port, tls=ours.files()),
+        "no WebSocket": where(broker.port, path="/mqtt"),
+        "no certificate": where(broker.web_port, tls=ours.files(), path="/mqtt"),
+    }[kind]
+
+    async def scene() -> None:
+        kept = [await refusal(at)]
+        before = open_files()
+        kept += [await refusal(at) for _ in range(10)]  # an error that is kept keeps alive what it came from
+        assert open_files() - before == Counter()
 
     play(scene)
 
@@ -423,6 +460,35 @@ def test_a_renewed_certificate_is_taken_without_a_gap_and_its_end_is_told(
     assert sum(gaps) <= 2, gaps
 
 
+def test_files_that_are_still_being_written_are_not_tried(
+    lab: Lab, ours: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = lab(asking(ours))
+    own, new = ours.issue("pole-7"), renewed(ours)
+    text = new.cert.read_text()
+    halves = iter([text[:length] for length in range(0, len(text), 100)])
+    look = TlsFiles.mark
+
+    def written_on(files: TlsFiles) -> bytes:
+        half = next(halves, None)
+        if half is None:
+            new.copy_to(own)
+        else:
+            own.cert.write_text(half)
+        return look(files)
+
+    async def scene() -> None:
+        async with uplink_to(where(broker.port, tls=ours.files(own))) as uplink:
+            link = await uplink.link()
+            monkeypatch.setattr(TlsFiles, "mark", written_on)
+            with capture_logs() as logs:
+                await link.broken()
+            assert [line for line in logs if "not taken" in line["event"]] == []
+            await until(lambda: uplink.up)
+
+    play(scene)
+
+
 @pytest.mark.parametrize("kind", ["another authority", "another key", "another name", "expired", "no certificate"])
 def test_a_renewed_certificate_that_does_not_work_is_not_taken_and_a_sound_one_later_is(
     lab: Lab, ours: Authority, other: Authority, kind: str
@@ -470,10 +536,39 @@ def test_a_renewed_certificate_that_does_not_work_is_not_taken_and_a_sound_one_l
     play(scene)
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("path", ["", "/mqtt"])
+def test_the_gateway_goes_by_its_second_broker_with_a_key_from_systemd_and_tells_when_its_certificate_ends(
+    lab: Lab, ours: Authority, tmp_path: Path
+) -> None:
+    broker = lab("", web=asking(ours))
+    own = ours.issue("pole-7")
+    (tmp_path / "credentials").mkdir()
+    key = own.key.rename(tmp_path / "credentials" / "mqtt-key")
+    daemon = Daemon(tmp_path, env={"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")})
+    daemon.config.write_text(
+        CONFIG.format(dead=free_port(), port=broker.web_port, ca=ours.cert, cert=own.cert, folder=tmp_path)
+    )
+    with Receiver(broker.port) as receiver:
+        daemon.start()
+        heard = receiver.heard("pole-7")
+        receiver.wait(lambda: heard.state.get("status") == "online", LIMIT_S, "the state")
+        told = heard.state["uplink"]
+        assert daemon.stop() == 0
+    assert told["broker"] == f"127.0.0.1:{broker.web_port}"
+    assert (told["up"], told["mqtt"], told["note"], told["certificate_trouble"]) == (True, "5", "", "")
+    assert told["certificate_expires"] == ours.files(Pair(own.cert, key)).read().expires
+
+
+@pytest.mark.parametrize(
+    ("path", "count"),
+    [
+        ("", 50),
+        ("/mqtt", 10),
+        pytest.param("", 1000, marks=pytest.mark.soak),
+        pytest.param("/mqtt", 300, marks=pytest.mark.soak),  # mosquitto looks after WebSocket ten times a second
+    ],
+)
 def test_reconnects_over_tls_leave_no_task_no_file_and_no_memory_behind(
-    lab: Lab, ours: Authority, monkeypatch: pytest.MonkeyPatch, count: int, path: str
+    lab: Lab, ours: Authority, monkeypatch: pytest.MonkeyPatch, path: str, count: int
 ) -> None:
     monkeypatch.setattr("gateway.uplink.LONGEST_PAUSE_S", 0.0)
     monkeypatch.setattr("tests.mosquitto_scene.LIMIT_S", 600.0)
@@ -486,12 +581,12 @@ def test_reconnects_over_tls_leave_no_task_no_file_and_no_memory_behind(
             for number in range(count):
                 link = await uplink.link()
                 await link.send(Message("topic", b"payload"))
-                link.abort()
-                await link.broken()
-                await until(lambda: not uplink.up)
                 if number in (count // 2, count - 1):
                     memory.append(rss_mb(os.getpid()))
                     sockets.append(sum(name.startswith("socket:") for name in open_files().elements()))
+                link.abort()
+                await link.broken()
+                await until(lambda link=link: uplink._link is not link)  # type: ignore[misc]  # noqa: SLF001  # bound here
         assert sockets[0] == sockets[1]
         assert memory[1] - memory[0] < 1, memory
         await until(lambda: len(asyncio.all_tasks()) == 1)
