@@ -8,9 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine, Hashable
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from drivers.contract import Advertised, Asked, OnPort, Streamed
 from gateway import status_socket
 from gateway.account import QUALITY, Account
 from gateway.buffer import Buffer
-from gateway.catalogue import Catalogue
+from gateway.catalogue import Catalogue, Site
 from gateway.clock import Clock
 from gateway.forward import Forward
 from gateway.health import DeviceHealth
@@ -33,13 +31,16 @@ from gateway.notify import notify
 from gateway.pack import Packer
 from gateway.pack_room import Terms
 from gateway.pack_sql import SqlError
+from gateway.pole_state import VERSION, PoleState
 from gateway.poll import poll
 from gateway.reading import Pack, Reading
 from gateway.replay import Replay
 from gateway.report import Report, last_will
 from gateway.serial_wire import SerialWire
 from gateway.settings import Settings
+from gateway.signs import Signs
 from gateway.tcp_wire import TcpWire
+from gateway.tell_alarms import tell_alarms
 from gateway.tell_losses import tell_losses
 from gateway.timeline import Timeline
 from gateway.uplink import Uplink
@@ -48,7 +49,6 @@ from gateway.uplink import Uplink
 LAST_SENDS_S = 1.5
 GOODBYE_S = 0.5
 NS = 1_000_000_000
-VERSION = version("polegate")
 
 Job = Coroutine[Any, Any, None]
 log = structlog.get_logger()
@@ -88,7 +88,6 @@ class Pole:
         self._clock = clock
         self._buffer = buffer
         self._journal = journal
-        self._started = clock.now()
         self._health = {device.id: DeviceHealth() for device in settings.devices}
         self._uplink = Uplink(_broker(settings), last_will(topic))
         self._forward = Forward(
@@ -100,9 +99,13 @@ class Pole:
         self._replay = Replay(buffer, self._uplink, topic=topic, send=self._forward.send_once)
         self._topic = topic
         terms = {name: _terms(settings, name) for name in {device.home for device in settings.devices}}
-        self._catalogue = Catalogue(root.pole.id, settings.devices, terms)
+        self._catalogue = Catalogue(
+            root.pole.id, settings.devices, terms, site=_site(settings), prefix=root.uplink.prefix
+        )
+        self._state = PoleState(clock=clock, uplink=self._uplink, buffer=buffer, journal=journal, health=self._health)
+        self._signs = Signs(clock, self._health, lambda: buffer.trouble, lambda: buffer.mended)
         self._report = Report(
-            self._uplink, self._catalogue, topic=topic, snapshot=self.snapshot, matters=self._what_matters
+            self._uplink, self._catalogue, topic=topic, state=self._state.now, matters=self._state.what_matters
         )
         self.packer = Packer(
             root.pole.id,
@@ -146,47 +149,23 @@ class Pole:
             await _end(carriers)
         await self._say_goodbye()
 
-    def snapshot(self) -> dict[str, Any]:
-        """Tell how the pole is, for the state message and the status socket."""
-        now = self._clock.now()
-        depth = self._buffer.depth
-        return {
-            "version": VERSION,
-            "boot": self._clock.boot,
-            "epoch": self._buffer.epoch,
-            "uptime": (now - self._started) // NS,
-            "at": round((now + self._clock.utc_offset()) / NS, 3),
-            "clock": "synchronised" if self._clock.synchronised() else "unsynchronised",
-            "uplink": {"up": self._uplink.up, "trouble": self._uplink.trouble},
-            "buffer": {
-                "packs": depth.packs,
-                "readings": depth.readings,
-                "stored": depth.stored,
-                "commits": depth.commits,
-                "dropped": depth.dropped,
-                "dropped_readings": depth.dropped_readings,
-                "trouble": self._buffer.trouble,
-                "journal": self._journal.trouble or "ok",
-                "mended": asdict(self._buffer.mended) if self._buffer.mended else None,
-            },
-            "devices": {name: _health(health, now) for name, health in self._health.items()},
-        }
-
-    def _what_matters(self) -> Hashable:
-        buffer = self._buffer
-        disk = bool(buffer.depth.dropped), buffer.trouble, buffer.mended, self._journal.trouble
-        return disk, tuple(health.lapse for health in self._health.values())
-
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
         jobs += [
             self._buffer.verify(),
             self._replay.run(),
             tell_losses(self._buffer, self._uplink, f"{self._topic}/event/lost"),
+            tell_alarms(
+                self._uplink,
+                f"{self._topic}/event",
+                look=self._signs.look,
+                clock=self._clock,
+                epoch=self._buffer.epoch,
+            ),
             keep_time(self._clock, self._buffer.know_utc),
         ]
         if folder := runtime_folder():
-            jobs.append(status_socket.serve(folder, self._detailed))
+            jobs.append(status_socket.serve(folder, self._state.detailed))
         return jobs
 
     def _collectors(self) -> list[Job]:
@@ -235,13 +214,6 @@ class Pole:
         for address, ear in heard:
             radio.hear(address, ear.advert)
         return [radio.run(), *(ear.listen(radio.trouble) for _, ear in heard)]
-
-    def _detailed(self) -> dict[str, Any]:
-        """Tell the latest values as well: the status socket is for people at the pole."""
-        snapshot = self.snapshot()
-        for name, health in self._health.items():
-            snapshot["devices"][name]["latest"] = health.latest
-        return snapshot
 
     async def _last_sends(self) -> None:
         if not self._uplink.up:
@@ -303,19 +275,15 @@ def _broker(settings: Settings) -> Broker:
     )
 
 
+def _site(settings: Settings) -> Site:
+    pole = settings.root.pole
+    return Site(pole.description, pole.latitude, pole.longitude)
+
+
 def _terms(settings: Settings, dataset: str) -> dict[str, str]:
     terms = settings.dataset(dataset)
     facts = {"owner": terms.owner, "licence": terms.licence, "access": terms.access}
     return {key: fact for key, fact in facts.items() if fact}
-
-
-def _health(health: DeviceHealth, now: int) -> dict[str, Any]:
-    return {
-        "good": health.good,
-        "lost": dict(health.lost),
-        "age": None if health.last_good is None else round((now - health.last_good) / NS, 1),
-        "trouble": health.trouble,
-    }
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
