@@ -73,10 +73,9 @@ class Watched:
         self._seen = dict(sign.times)
         code = sign.code if now - sign.since >= GRACE_NS.get(sign.code, 0) else ""
         before = self.stand
-        anew = not before.raised or code in grown
         brief = [each for each in grown if each not in GRACE_NS]
-        if code and (anew or code != before.code):
-            raised, began = True, sign.since if anew else before.began
+        if code and (not before.raised or code in grown):
+            raised, began = True, sign.since
         elif not code and before.raised:
             raised, code, began = False, before.code, before.began
         elif not code and brief:  # over between two looks, or while there was no link

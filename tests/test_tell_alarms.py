@@ -195,7 +195,9 @@ def test_another_reason_is_told_under_the_same_id() -> None:
             pole.dust.goes("port-gone")
             await asyncio.sleep(SOON_S)
             assert story(broker) == [("dust", "raise", "no-reply", 1), ("dust", "raise", "port-gone", 1)]
-            assert len({alarm["id"] for alarm in told(broker)}) == 1
+            first, second = told(broker)
+            assert first["id"] == second["id"]
+            assert second["since"] == first["since"] + PAUSE_S
 
     play(scene)
 
@@ -237,6 +239,10 @@ def test_what_is_raised_is_told_again_once_on_each_link_and_what_was_cleared_mea
             await until_up(pole)
             await asyncio.sleep(SOON_S)
             assert story(broker)[-2:] == [("dust", "raise", "no-reply", 1), ("meter", "clear", "bad-frame", 1)]
+            broker.drop()
+            await until_up(pole)
+            await asyncio.sleep(PAUSE_S)
+            assert story(broker)[-2:] == [("meter", "clear", "bad-frame", 1), ("dust", "raise", "no-reply", 1)]
 
     play(scene)
 
