@@ -13,7 +13,7 @@ import structlog
 from gateway.catalogue import Catalogue
 from gateway.messages import Gone, State
 from gateway.mqtt_link import Link, Message, Refused, UplinkDown
-from gateway.payload import is_packed, packed
+from gateway.payload import packed_once
 from gateway.uplink import Uplink
 
 LOOK_S = 1.0
@@ -84,10 +84,9 @@ class Report:
             await asyncio.sleep(LOOK_S)
 
     async def _tell_catalogue(self, link: Link, dataset: str) -> None:
-        payload = packed(self._catalogue.document(dataset))
-        encoding = "zstd" if is_packed(payload) else ""
+        payload = packed_once(self._catalogue.document(dataset))
         topic = f"{self._topic}/catalogue/{dataset}"
-        await link.send(Message(topic, payload, retain=True, content_type=THING, encoding=encoding))
+        await link.send(Message(topic, payload, retain=True, content_type=THING, encoding="zstd"))
 
     async def _try(self, telling: Coroutine[Any, Any, None]) -> bool:
         """Tell whether the broker took it. What it refuses keeps back no other, and is tried again at the beat."""
