@@ -28,12 +28,14 @@ class UplinkState(Content):
 
     up: bool
     trouble: str = Field("", description="Why there is no link, in words; empty while there is one.")
-    endpoint: str | None = Field(None, description="The broker it is connected to.")
-    mqtt: Literal["5", "3.1.1"] | None = Field(None, description="Version of MQTT that is spoken.")
-    refusals_visible: bool | None = Field(
-        None, description="false: on MQTT 3.1.1 a broker cannot say that it refused a message; it looks taken."
+    broker: str | None = Field(None, description="The one it is connected to, host:port.")
+    mqtt: Literal["5", "3.1.1"] | None = Field(
+        None,
+        description="Version that is spoken. On 3.1.1 a broker cannot say that it refused a message: it looks taken.",
     )
+    note: str = Field("", description="What one should know of the connection, in words.")
     certificate_expires: float | None = Field(None, description="When the pole's own certificate ends.")
+    certificate_trouble: str = Field("", description="Why a new certificate was not taken, in words.")
 
 
 class MendedState(Content):
@@ -105,7 +107,10 @@ class Alarm(Content):
     id: str = Field(description="The same from raise to clear, and when it is told again.")
     state: Literal["raise", "clear"]
     subject: str = Field(description='Id of the device; "buffer" or "clock".')
-    code: str = Field(description="What is wrong, in a word; of a device one of the words of quality records.")
+    code: str = Field(
+        description="What is wrong, in a word. Of a device one of the words of quality records; of the buffer disk-full, "
+        "read-only, not-writable, or damaged, which is mended by then; of the clock unsynchronised."
+    )
     text: str = Field(description="The same in words.")
     hint: str = Field("", description="What to do.")
     count: int = Field(ge=1, description="How often this came up with this subject since the start.")
