@@ -108,8 +108,8 @@ class Alarm(Content):
     state: Literal["raise", "clear"]
     subject: str = Field(description='Id of the device; "buffer" or "clock".')
     code: str = Field(
-        description="What is wrong, in a word. Of a device one of the words of quality records; of the buffer disk-full, "
-        "read-only, not-writable, or damaged, which is mended by then; of the clock unsynchronised."
+        description="What is wrong, in a word. Of a device one of the words of quality records; of the buffer "
+        "disk-full, read-only, not-writable, or damaged, which is mended by then; of the clock unsynchronised."
     )
     text: str = Field(description="The same in words.")
     hint: str = Field("", description="What to do.")
