@@ -19,6 +19,7 @@ do by its class, and a technician what to do by its hint.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -44,11 +45,13 @@ class Channel:
         title: the quantity in words, for people.
         unit: a symbol of :data:`drivers.units.UNITS`, or "" for text, states and flags.
         lwm2m: ``object/resource`` of the OMA LwM2M / uCIFI registry, where one fits.
+        kind: what its values are, as JSON calls it.
     """
 
     title: str
     unit: str = ""
     lwm2m: str | None = None
+    kind: Literal["number", "boolean", "string"] = "number"
 
 
 class DeviceError(Exception):
@@ -149,6 +152,9 @@ ADDRESS_PATTERN = r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A name that is one level of an MQTT topic on every broker, and of a SenML name."""
 
+Fact = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+"""What a person wrote for the catalogue."""
+
 BluetoothAddress = Annotated[str, StringConstraints(pattern=ADDRESS_PATTERN, to_upper=True, strip_whitespace=True)]
 
 
@@ -160,6 +166,13 @@ class Driver(BaseModel, ABC):
     id: Name = Field(description="Name of the device, unique on the pole; part of every name it sends.")
     driver: str = Field(description="Which driver reads it.")
     dataset: Name | None = Field(None, description="Dataset its readings belong to; each driver has a default.")
+    serial: Fact | None = Field(None, description="Its serial number.")
+    accuracy: Fact | None = Field(None, description="How right it is, as its data sheet or certificate puts it.")
+    calibrated: date | None = Field(None, description="When it was calibrated last.")
+    certificate: Fact | None = Field(None, description="What says so: number and laboratory.")
+    height: float | None = Field(None, ge=-100, le=1000, description="Metres above ground.")
+    heading: float | None = Field(None, ge=0, lt=360, description="Where it looks: degrees from north over east.")
+    siting: Fact | None = Field(None, description="How it is mounted, in words.")
 
     DATASET: ClassVar[str]
     """Where its readings go unless the section says otherwise."""

@@ -57,7 +57,7 @@ class Ruuvi(Advertised):
         "voc_index": Channel("VOC index, 100 is the average of the last day", "1"),
         "nox_index": Channel("NOx index, 1 is the average of the last day", "1"),
         "illuminance": ILLUMINANCE,
-        "calibrating": Channel("air quality calibration in progress"),
+        "calibrating": Channel("air quality calibration in progress", kind="boolean"),
     }
 
     def expected(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class Account:
         self._health.last_good = at
         kept: dict[str, int | float | bool | str | Quality] = {}
         if self._health.lapse:
-            self._recover(kept)
+            self._recover(kept, at)
         for name, value in values.items():
             self._judge(name, value, kept)
         if not self._known.issuperset(values):
@@ -78,10 +78,12 @@ class Account:
     def lost(self, error: DeviceError) -> None:
         """Take a look that was lost and leaves the device without a reading."""
         self.count(error.word)
-        self._health.trouble = f"{error}. {error.hint}"
+        self._health.text, self._health.hint = str(error), error.hint
         if error.word != self._health.lapse:
-            self._health.lapse = error.word
-            self._hand_over(self._now(), {QUALITY: Quality(REJECTED, error.word)})
+            at = self._now()
+            self._health.lapse, self._health.since = error.word, at
+            self._health.lapses[error.word] += 1
+            self._hand_over(at, {QUALITY: Quality(REJECTED, error.word)})
         if self._may_log(error.word):
             log.warning(str(error), device=self._driver.id, hint=error.hint)
 
@@ -110,12 +112,13 @@ class Account:
             self._without.remove(name)
             kept[f"{name}/{QUALITY}"] = Quality(ACCEPTED, "ok")
 
-    def _recover(self, kept: dict[str, int | float | bool | str | Quality]) -> None:
+    def _recover(self, kept: dict[str, int | float | bool | str | Quality], at: int) -> None:
         kept[QUALITY] = Quality(ACCEPTED, "ok")
         if self._told:
             log.info("is back", device=self._driver.id, after=self._health.lapse)
         self._told = False
-        self._health.lapse = self._health.trouble = ""
+        self._health.lapse = self._health.text = self._health.hint = ""
+        self._health.since = at
 
     def _may_log(self, word: str) -> bool:
         """Tell whether to log a loss of this kind now: once a minute, not each time."""

@@ -8,9 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine, Hashable
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from gateway import status_socket
 from gateway.account import QUALITY, Account
 from gateway.backfill import Backfill, Pace
 from gateway.buffer import Buffer
-from gateway.catalogue import Catalogue
+from gateway.catalogue import Catalogue, Site
 from gateway.clock import Clock
 from gateway.forward import Forward
 from gateway.health import DeviceHealth
@@ -34,13 +32,16 @@ from gateway.notify import notify
 from gateway.pack import Packer
 from gateway.pack_room import Terms
 from gateway.pack_sql import SqlError
+from gateway.pole_state import VERSION, PoleState
 from gateway.poll import poll
 from gateway.reading import Pack, Reading
 from gateway.replay import Replay
 from gateway.report import Report, last_will
 from gateway.serial_wire import SerialWire
 from gateway.settings import Settings
+from gateway.signs import Certificate, Signs
 from gateway.tcp_wire import TcpWire
+from gateway.tell_alarms import tell_alarms
 from gateway.tell_losses import tell_losses
 from gateway.timeline import Timeline
 from gateway.tls import TlsFiles
@@ -50,7 +51,6 @@ from gateway.uplink import Uplink
 LAST_SENDS_S = 1.5
 GOODBYE_S = 0.5
 NS = 1_000_000_000
-VERSION = version("polegate")
 
 Job = Coroutine[Any, Any, None]
 log = structlog.get_logger()
@@ -90,7 +90,6 @@ class Pole:
         self._clock = clock
         self._buffer = buffer
         self._journal = journal
-        self._started = clock.now()
         self._health = {device.id: DeviceHealth() for device in settings.devices}
         best, *others = brokers_of(settings)
         self._uplink = Uplink(best, last_will(topic), others)
@@ -104,9 +103,23 @@ class Pole:
         self._replay = Replay(buffer, self._uplink, topic=topic, send=self._forward.send_once)
         self._topic = topic
         terms = {name: _terms(settings, name) for name in {device.home for device in settings.devices}}
-        self._catalogue = Catalogue(root.pole.id, settings.devices, terms)
+        self._catalogue = Catalogue(
+            root.pole.id, settings.devices, terms, site=_site(settings), prefix=root.uplink.prefix
+        )
+        self._state = PoleState(
+            clock=clock, uplink=self._uplink, buffer=buffer, journal=journal, health=self._health, refused=self._refused
+        )
+        self._signs = Signs(
+            clock,
+            self._health,
+            lambda: buffer.trouble,
+            lambda: buffer.mended,
+            dead=lambda: buffer.depth.set_aside,
+            refused=lambda: self._forward.refused,
+            certificate=self._certificate,
+        )
         self._report = Report(
-            self._uplink, self._catalogue, topic=topic, snapshot=self.snapshot, matters=self._what_matters
+            self._uplink, self._catalogue, topic=topic, state=self._state.now, matters=self._state.what_matters
         )
         self.packer = Packer(
             root.pole.id,
@@ -150,49 +163,23 @@ class Pole:
             await _end(carriers)
         await self._say_goodbye()
 
-    def snapshot(self) -> dict[str, Any]:
-        """Tell how the pole is, for the state message and the status socket."""
-        now = self._clock.now()
-        depth = self._buffer.depth
-        return {
-            "version": VERSION,
-            "boot": self._clock.boot,
-            "epoch": self._buffer.epoch,
-            "uptime": (now - self._started) // NS,
-            "at": round((now + self._clock.utc_offset()) / NS, 3),
-            "clock": "synchronised" if self._clock.synchronised() else "unsynchronised",
-            "uplink": self._uplink.state | {"refused": dict(self._forward.refused)},
-            "buffer": {
-                "packs": depth.packs,
-                "readings": depth.readings,
-                "stored": depth.stored,
-                "set_aside": depth.set_aside,
-                "commits": depth.commits,
-                "dropped": depth.dropped,
-                "dropped_readings": depth.dropped_readings,
-                "trouble": self._buffer.trouble,
-                "journal": self._journal.trouble or "ok",
-                "mended": asdict(self._buffer.mended) if self._buffer.mended else None,
-            },
-            "devices": {name: _health(health, now) for name, health in self._health.items()},
-        }
-
-    def _what_matters(self) -> Hashable:
-        buffer = self._buffer
-        kept = bool(buffer.depth.dropped), buffer.depth.set_aside, buffer.trouble, buffer.mended, self._journal.trouble
-        uplink = self._uplink.certificate_trouble, tuple(self._forward.refused)
-        return kept, uplink, tuple(health.lapse for health in self._health.values())
-
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
         jobs += [
             self._buffer.verify(),
             self._replay.run(),
             tell_losses(self._buffer, self._uplink, f"{self._topic}/event/lost"),
+            tell_alarms(
+                self._uplink,
+                f"{self._topic}/event",
+                look=self._signs.look,
+                clock=self._clock,
+                epoch=self._buffer.epoch,
+            ),
             keep_time(self._clock, self._buffer.know_utc),
         ]
         if folder := runtime_folder():
-            jobs.append(status_socket.serve(folder, self._detailed))
+            jobs.append(status_socket.serve(folder, self._state.detailed))
         return jobs
 
     def _collectors(self) -> list[Job]:
@@ -222,6 +209,12 @@ class Pole:
                 heard.append((device.address, Ear(device, account)))
         return jobs + (self._radio_jobs(heard) if heard else [])
 
+    def _refused(self) -> dict[str, str]:
+        return {dataset: refusal.text for dataset, refusal in self._forward.refused.items()}
+
+    def _certificate(self) -> Certificate:
+        return Certificate(self._uplink.state["certificate_expires"], self._uplink.certificate_trouble)
+
     def _seal_for_commit(self) -> None:
         if not self._uplink.up:  # all that waits goes to the disk in one commit, not soon after in another
             self.packer.seal_all()
@@ -241,13 +234,6 @@ class Pole:
         for address, ear in heard:
             radio.hear(address, ear.advert)
         return [radio.run(), *(ear.listen(radio.trouble) for _, ear in heard)]
-
-    def _detailed(self) -> dict[str, Any]:
-        """Tell the latest values as well: the status socket is for people at the pole."""
-        snapshot = self.snapshot()
-        for name, health in self._health.items():
-            snapshot["devices"][name]["latest"] = health.latest
-        return snapshot
 
     async def _last_sends(self) -> None:
         if not self._uplink.up:
@@ -313,19 +299,15 @@ def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
     )
 
 
+def _site(settings: Settings) -> Site:
+    pole = settings.root.pole
+    return Site(pole.description, pole.latitude, pole.longitude)
+
+
 def _terms(settings: Settings, dataset: str) -> dict[str, str]:
     terms = settings.dataset(dataset)
     facts = {"owner": terms.owner, "licence": terms.licence, "access": terms.access}
     return {key: fact for key, fact in facts.items() if fact}
-
-
-def _health(health: DeviceHealth, now: int) -> dict[str, Any]:
-    return {
-        "good": health.good,
-        "lost": dict(health.lost),
-        "age": None if health.last_good is None else round((now - health.last_good) / NS, 1),
-        "trouble": health.trouble,
-    }
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "decode": "print the values of a frame",
     "probe": "read one device once and show bytes and values",
     "run": "run the gateway",
+    "schema": "write what a pole says and hears: AsyncAPI and JSON Schema",
 }
 
 

@@ -33,6 +33,7 @@ RULES = {
     "int_from_float": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
+    "date_type": "a date such as 2026-03-14",
     "list_type": "a list in [ ]",
     "tuple_type": "a list in [ ]",
     "greater_than": "more than {limit}",
@@ -40,8 +41,9 @@ RULES = {
     "less_than": "less than {limit}",
     "less_than_equal": "{limit} or less",
     "finite_number": "a number",
+    "string_too_long": "{limit} characters or fewer",
 }
-UNQUOTED = ("int_type", "float_type", "bool_type")
+UNQUOTED = ("int_type", "float_type", "bool_type", "date_type")
 TABLE = ("dict_type", "model_type")
 LIST = ("list_type", "tuple_type")
 HEADERS = {
@@ -54,7 +56,7 @@ HEADERS = {
 }
 NAMED = ("port", "dataset")
 BLAMED_NAME = "[key]"  # the last step to where pydantic finds fault with the name of a section
-LISTED = 12  # words that are named when none is close
+LISTED = 20  # words that are named when none is close
 LONGEST_BITS = 128  # of a number that is shown
 LONGEST_TEXT = 400  # characters of what a driver finds wrong with its section
 MOST_FAULTS = 1000

@@ -45,6 +45,7 @@ from gateway.mqtt_link import (
 )
 from gateway.payload import is_packed, packed, unpacked
 from gateway.reading import Pack
+from gateway.signs import Refusal
 from gateway.uplink import Uplink
 
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
@@ -63,7 +64,7 @@ class Forward:
     """The way of the packs from the buffer to the broker.
 
     Attributes:
-        refused: why the broker does not take a dataset at present, in words.
+        refused: why the broker does not take a dataset at present.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Forward:
         self._resting: set[str] = set()
         self._refusals: Counter[str] = Counter()
         self._deaths: Counter[int] = Counter()
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, Refusal] = {}
 
     async def run(self) -> None:
         """Send for ever."""
@@ -239,10 +240,13 @@ class Forward:
         longest = min(FIRST_REST_S * 2.0 ** min(self._refusals[dataset], 10), LONGEST_REST_S)
         self._refusals[dataset] += 1
         pause = self._pauses.uniform(0.5, 1) * (LOCKED_OUT_REST_S if locked_out else longest)
-        if str(error) != self.refused.get(dataset):  # the same again and again is told once
-            hint = f"Let the pole publish on {self._topic(dataset)} in the broker's rules." if locked_out else "Wait."
-            log.warning(str(error), dataset=dataset, hint=hint)
-        self.refused[dataset] = str(error)
+        refusal = Refusal("refused", str(error), "See the broker's log; the pole tries again by itself.")
+        if locked_out:
+            hint = f"Let the pole publish on {self._topic(dataset)} in the broker's rules."
+            refusal = Refusal("not-authorised", str(error), hint)
+        if refusal != self.refused.get(dataset):  # the same again and again is told once
+            log.warning(refusal.text, dataset=dataset, hint=refusal.hint)
+        self.refused[dataset] = refusal
         self._resting.add(dataset)
         self._buffer.rest(dataset)
         self._loop.call_later(pause, self._resume, dataset)

@@ -17,7 +17,10 @@ class DeviceHealth:
         lost: looks that gave none, by the word of the error.
         last_good: when the last good one was, nanoseconds of CLOCK_BOOTTIME; None: never.
         lapse: word of the error that keeps it from giving values; "" while it gives them.
-        trouble: the same in words, with what to do.
+        lapses: how often it ceased to give values, by that word.
+        since: when that changed last, nanoseconds of CLOCK_BOOTTIME; 0: never.
+        text: the lapse in words.
+        hint: what to do.
         latest: last value of each channel, for people at the pole.
     """
 
@@ -25,5 +28,13 @@ class DeviceHealth:
     lost: Counter[str] = field(default_factory=Counter)
     last_good: int | None = None
     lapse: str = ""
-    trouble: str = ""
+    lapses: Counter[str] = field(default_factory=Counter)
+    since: int = 0
+    text: str = ""
+    hint: str = ""
     latest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trouble(self) -> str:
+        """The lapse in words, with what to do; "" for none."""
+        return f"{self.text}. {self.hint}" if self.text else ""

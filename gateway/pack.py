@@ -125,7 +125,7 @@ class Packer:
             self.seal(dataset)
 
     def _labels(self, dataset: str, number: int, *, certain: bool) -> dict[str, int | str]:
-        labels: dict[str, int | str] = {"epoch": self._epoch, "seq": number, "cat": self._catalogue.hash}
+        labels: dict[str, int | str] = {"epoch": self._epoch, "seq": number, "cat": self._catalogue.hash(dataset)}
         if number == 1 and (after := self._after(dataset)):
             labels["after"] = after
         if not certain:

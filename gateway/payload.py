@@ -16,6 +16,11 @@ def packed(raw: bytes) -> bytes:
     return _compressor.compress(raw) if len(raw) >= SMALL_BYTES else raw
 
 
+def packed_once(raw: bytes) -> bytes:
+    """Compress what is long and seldom sent; the room that takes, most of a megabyte, is given back."""
+    return zstandard.compress(raw, LEVEL)
+
+
 def is_packed(payload: bytes) -> bool:
     """Tell whether it is compressed."""
     return payload.startswith(MAGIC)

@@ -14,17 +14,16 @@ One request at a time, and packs at a slow rate: nobody can use a pole up by ask
 
 import asyncio
 import contextlib
-import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from itertools import pairwise
-from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from gateway import messages
 from gateway.buffer import Buffer
 from gateway.mqtt_link import Link, Message, Received, Refused, UplinkDown
-from gateway.pack_sql import SqlError
+from gateway.pack_sql import Row, SqlError
 from gateway.reading import Pack
 from gateway.uplink import Uplink
 
@@ -32,18 +31,6 @@ MOST_PACKS = 1000
 PAUSE_S = 0.05
 
 log = structlog.get_logger()
-
-
-class Request(BaseModel):
-    """What a receiver asks for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    id: str = Field("", max_length=64)
-    dataset: str = Field(max_length=63)
-    epoch: int = Field(ge=1, lt=1 << 31)
-    first: int = Field(alias="from", ge=1, lt=1 << 53)
-    last: int = Field(alias="to", ge=1, lt=1 << 53)
 
 
 class Replay:
@@ -83,41 +70,44 @@ class Replay:
         if asked.retain:
             log.warning("a retained request is not obeyed; publish it without retain", topic=asked.topic)
             return
+        answer = await self._answer(link, asked.payload)
         try:
-            answer = await self._answer(link, asked.payload)
-        except (SqlError, OSError) as error:
-            answer = {"error": f"the buffer cannot be read now: {error}"}
-        try:
-            await link.send(Message(f"{self._topic}/event/replay", json.dumps({"event": "replay"} | answer).encode()))
+            await link.send(Message(f"{self._topic}/event/replay", answer.encoded()))
         except Refused as error:
             log.warning("the broker does not take an answer", why=str(error))
 
-    async def _answer(self, link: Link, payload: bytes) -> dict[str, Any]:
+    async def _answer(self, link: Link, payload: bytes) -> messages.Replayed | messages.NotReplayed:
         try:
-            wanted = Request.model_validate_json(payload)
+            wanted = messages.Replay.model_validate_json(payload)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            return {"error": f"not a request: {'.'.join(map(str, first['loc']))}: {first['msg']}"}
+            return messages.NotReplayed(error=f"not a request: {'.'.join(map(str, first['loc']))}: {first['msg']}")
         last = min(wanted.last, wanted.first + MOST_PACKS - 1)
-        rows = await self._buffer.held(wanted.dataset, wanted.epoch, wanted.first, last, MOST_PACKS)
-        sent = []
+        try:
+            rows = await self._buffer.held(wanted.dataset, wanted.epoch, wanted.first, last, MOST_PACKS)
+        except (SqlError, OSError) as error:
+            return messages.NotReplayed(id=wanted.id, error=f"the buffer cannot be read now: {error}")
+        sent = [row.pack.n async for row in self._send_again(link, rows)]
+        return messages.Replayed(
+            id=wanted.id,
+            dataset=wanted.dataset,
+            epoch=wanted.epoch,
+            sent=ranges(sent),
+            gone=gaps(sent, wanted.first, last),
+            ask_again_from=last + 1 if last < wanted.last else None,
+        )
+
+    async def _send_again(self, link: Link, rows: Iterable[Row]) -> AsyncIterator[Row]:
         for row in rows:
             pack = row.pack
             try:
                 await self._send(link, pack)
-                self._buffer.arrived(row)
-                sent.append(pack.n)
             except Refused as error:
                 log.warning(str(error), dataset=pack.dataset, epoch=pack.epoch, seq=pack.n)
+            else:
+                self._buffer.arrived(row)
+                yield row
             await asyncio.sleep(PAUSE_S)
-        answer = {
-            "id": wanted.id,
-            "dataset": wanted.dataset,
-            "epoch": wanted.epoch,
-            "sent": ranges(sent),
-            "gone": gaps(sent, wanted.first, last),
-        }
-        return answer | ({"ask_again_from": last + 1} if last < wanted.last else {})
 
 
 def ranges(numbers: Iterable[int]) -> list[list[int]]:

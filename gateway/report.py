@@ -1,23 +1,26 @@
 """A job: tell the broker how this pole is: its state and its catalogue, both retained.
 
 State goes out when the link comes up, when something changes that a person should know, and at a slow beat. The
-catalogue goes out when the link comes up and when it grows.
+catalogue of a dataset goes out when the link comes up and when it grows.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
 from gateway.catalogue import Catalogue
+from gateway.messages import Gone, State
 from gateway.mqtt_link import Link, Message, Refused, UplinkDown
+from gateway.payload import packed_once
 from gateway.uplink import Uplink
 
 LOOK_S = 1.0
 BEAT_S = 60.0
+THING = "application/td+json"
 
+Status = Literal["online", "stopped"]
 log = structlog.get_logger()
 
 
@@ -30,7 +33,7 @@ class Report:
         catalogue: Catalogue,
         *,
         topic: str,
-        snapshot: Callable[[], dict[str, Any]],
+        state: Callable[[Status], State],
         matters: Callable[[], Hashable],
     ) -> None:
         """Make it.
@@ -39,13 +42,13 @@ class Report:
             uplink: the way to the broker.
             catalogue: told along.
             topic: what this pole's topics begin with.
-            snapshot: how the pole is now.
+            state: tells how the pole is now.
             matters: the part of that whose change is told at once.
         """
         self._uplink = uplink
         self._catalogue = catalogue
         self._topic = topic
-        self._snapshot = snapshot
+        self._state = state
         self._matters = matters
 
     async def run(self) -> None:
@@ -57,32 +60,36 @@ class Report:
             except UplinkDown:
                 await link.broken()  # until the uplink has seen it too, it hands out this link again
 
-    async def tell_state(self, link: Link, status: str) -> None:
+    async def tell_state(self, link: Link, status: Status) -> None:
         """Publish the state once. Raises UplinkDown, Refused."""
-        state = {"status": status} | self._snapshot()
-        await link.send(Message(f"{self._topic}/state", json.dumps(state).encode(), retain=True))
+        await link.send(Message(f"{self._topic}/state", self._state(status).encoded(), retain=True))
 
     async def _tell_on(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
         told: Hashable = None
-        told_hash = tried_hash = ""
         told_at = -BEAT_S
+        hashes: dict[str, str] = {}
+        tried: dict[str, str] = {}
         while await self._uplink.link() is link:  # the broker must hear of a pole that is back: it said "gone"
             beat = loop.time() - told_at >= BEAT_S
             if beat or told != self._matters():
                 told, told_at = self._matters(), loop.time()
                 await self._try(self.tell_state(link, "online"))
-            if told_hash != self._catalogue.hash and (beat or tried_hash != self._catalogue.hash):
-                tried_hash = self._catalogue.hash
-                if await self._try(self._tell_catalogue(link)):
-                    told_hash = tried_hash
+            for dataset in self._catalogue.datasets:
+                now = self._catalogue.hash(dataset)
+                if hashes.get(dataset) != now and (beat or tried.get(dataset) != now):
+                    tried[dataset] = now
+                    if await self._try(self._tell_catalogue(link, dataset)):
+                        hashes[dataset] = now
             await asyncio.sleep(LOOK_S)
 
-    async def _tell_catalogue(self, link: Link) -> None:
-        await link.send(Message(f"{self._topic}/catalogue", self._catalogue.document(), retain=True))
+    async def _tell_catalogue(self, link: Link, dataset: str) -> None:
+        payload = packed_once(self._catalogue.document(dataset))
+        topic = f"{self._topic}/catalogue/{dataset}"
+        await link.send(Message(topic, payload, retain=True, content_type=THING, encoding="zstd"))
 
     async def _try(self, telling: Coroutine[Any, Any, None]) -> bool:
-        """Tell whether the broker took it. One that refuses the one still gets the other, and both at the next beat."""
+        """Tell whether the broker took it. What it refuses keeps back no other, and is tried again at the beat."""
         try:
             await telling
         except Refused as error:
@@ -93,4 +100,4 @@ class Report:
 
 def last_will(topic: str) -> Message:
     """Return what the broker says when the pole goes without a word."""
-    return Message(f"{topic}/state", json.dumps({"status": "gone"}).encode(), retain=True)
+    return Message(f"{topic}/state", Gone().encoded(), retain=True)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from drivers.contract import Driver, LineSettings, Name, OnPort
+from drivers.contract import Driver, Fact, LineSettings, Name, OnPort
 from gateway.faults import ADAPTER_PATTERN, DURATION_PATTERN, PACE_PATTERN, TOPIC_PATTERN, Fault, at_key, show
 from gateway.secret_file import CREDENTIAL
 from gateway.toml_text import quoted
@@ -66,6 +66,16 @@ class PoleSettings(Section):
     """``[pole]``: who this is."""
 
     id: Name = Field(description="Name of the pole; its MQTT user and client id, one level of every topic.")
+    description: Fact | None = Field(None, description="Where it stands, in words.")
+    latitude: float | None = Field(None, ge=-90, le=90, description="Degrees north, WGS 84.")
+    longitude: float | None = Field(None, ge=-180, le=180, description="Degrees east, WGS 84.")
+
+    @model_validator(mode="after")
+    def _a_whole_position(self) -> Self:
+        for key, other in (("latitude", "longitude"), ("longitude", "latitude")):
+            if getattr(self, key) is not None and getattr(self, other) is None:
+                raise at_key(key, f'"{key}" needs a "{other}" beside it')
+        return self
 
 
 class Endpoint(NamedTuple):

@@ -5,12 +5,11 @@ it, under the same ``id``.
 """
 
 import asyncio
-import json
 from collections.abc import Iterable
-from typing import Any
 
 import structlog
 
+from gateway import messages
 from gateway.buffer import Buffer
 from gateway.mqtt_link import Message, Refused, UplinkDown
 from gateway.pack_sql import Loss, SqlError
@@ -37,7 +36,7 @@ async def tell_losses(buffer: Buffer, uplink: Uplink, topic: str) -> None:
         try:
             batch, losses = await buffer.losses()
             if losses:
-                await link.send(Message(topic, json.dumps(event(batch, losses, buffer.epochs)).encode()))
+                await link.send(Message(topic, event(batch, losses, buffer.epochs).encoded()))
                 await buffer.told(batch)
         except UplinkDown:
             await link.broken()  # until the uplink has seen it too, it hands out this link again
@@ -49,21 +48,19 @@ async def tell_losses(buffer: Buffer, uplink: Uplink, topic: str) -> None:
         await asyncio.sleep(PAUSE_S)
 
 
-def event(batch: int, losses: Iterable[Loss], epochs: Iterable[Epoch]) -> dict[str, Any]:
+def event(batch: int, losses: Iterable[Loss], epochs: Iterable[Epoch]) -> messages.Lost:
     """Return the message: see "What it sends" in the README."""
     utc = {epoch.id: epoch.utc for epoch in epochs}
-    return {"event": "lost", "id": batch, "losses": [_told(loss, utc.get(loss.epoch)) for loss in losses]}
+    return messages.Lost(id=batch, losses=[_told(loss, utc.get(loss.epoch)) for loss in losses])
 
 
-def _told(loss: Loss, utc: int | None) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "dataset": loss.dataset,
-        "reason": loss.reason,
-        "packs": loss.packs,
-        "readings": loss.readings,
-        "epoch": loss.epoch,
-        "seq": [loss.first, loss.last],
-    }
-    if utc is not None:
-        told["taken"] = [round((at + utc) / NS, 3) for at in (loss.since, loss.until)]
-    return told
+def _told(loss: Loss, utc: int | None) -> messages.Loss:
+    return messages.Loss(
+        dataset=loss.dataset,
+        reason=loss.reason,
+        packs=loss.packs,
+        readings=loss.readings,
+        epoch=loss.epoch,
+        seq=[loss.first, loss.last],
+        taken=None if utc is None else [round((at + utc) / NS, 3) for at in (loss.since, loss.until)],
+    )

@@ -113,15 +113,15 @@ def _overview(rows: list[Row]) -> list[Row]:
 
 
 def _rows(status: Mapping[str, Any], heard: Heard) -> Iterator[Row]:
-    units = {name: facts.get("unit", "") for name, facts in heard.catalogue.get("channels", {}).items()}
+    facts = {name: about for thing in heard.catalogues.values() for name, about in thing["properties"].items()}
     for device, state in status.get("devices", {}).items():
-        age = "" if state["age"] is None else f"{state['age']:.0f} s"
+        age = f"{state['age']:.0f} s" if "age" in state else ""
         quality = Text(state["trouble"][:QUALITY_WIDTH] or "good", style="red" if state["trouble"] else "green")
         if not state.get("latest"):
             yield device, "", "", "", age, quality, ""
         for channel, value in state.get("latest", {}).items():
-            name = f"{device}/{channel}"
-            record = heard.latest.get(f"{heard.catalogue.get('pole', '')}/{name}")
+            about = facts.get(f"{device}/{channel}", {})
+            record = heard.latest.get(about.get("polegate:name", ""))
             behind = f"{status['at'] - record.time:.0f} s" if record else "not yet"
             shown = "no reading" if value is None else f"{value:.7g}" if isinstance(value, float) else str(value)
-            yield device, channel, shown, units.get(name, ""), age, quality, behind
+            yield device, channel, shown, about.get("unit", ""), age, quality, behind

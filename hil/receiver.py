@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from hil.senml import Record, read
+from hil.senml import Record, plain, read
 
 SESSION_S = 3600
 SEND_S = 10.0
@@ -28,7 +28,7 @@ class Heard:
     Attributes:
         state: its latest state message.
         states: all its statuses, in order.
-        catalogue: its latest catalogue.
+        catalogues: the latest catalogue of each dataset.
         records: all records, in order of arrival.
         latest: the last record of each name.
         packs: dataset to the (epoch, seq) of its packs, with how often each came.
@@ -39,7 +39,7 @@ class Heard:
 
     state: dict[str, Any] = field(default_factory=dict)
     states: list[str] = field(default_factory=list)
-    catalogue: dict[str, Any] = field(default_factory=dict)
+    catalogues: dict[str, dict[str, Any]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     latest: dict[str, Record] = field(default_factory=dict)
     packs: dict[str, dict[tuple[int, int], int]] = field(default_factory=lambda: defaultdict(dict))
@@ -52,8 +52,8 @@ class Heard:
         if kind == "state":
             self.state = json.loads(payload)
             self.states.append(self.state["status"])
-        elif kind == "catalogue":
-            self.catalogue = json.loads(payload)
+        elif kind.startswith("catalogue/"):
+            self.catalogues[kind.removeprefix("catalogue/")] = json.loads(plain(payload))
         elif kind.startswith("event/"):
             self.events.append(json.loads(payload))
         elif kind.startswith("data/"):

@@ -37,9 +37,14 @@ class Record:
 
 def read(payload: bytes) -> list[Record]:
     """Read a pack as it came over MQTT, compressed or not. Raises ValueError for what is no pack."""
+    return resolve(json.loads(plain(payload)))
+
+
+def plain(payload: bytes) -> bytes:
+    """Return what came over MQTT, compressed or not, as JSON."""
     if payload.startswith(ZSTD_MAGIC):
-        payload = zstandard.ZstdDecompressor().decompress(payload, max_output_size=MOST_BYTES)
-    return resolve(json.loads(payload))
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=MOST_BYTES)
+    return payload
 
 
 def resolve(pack: list[dict[str, Any]], now: float = 0) -> list[Record]:

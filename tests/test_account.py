@@ -153,8 +153,12 @@ def test_counts_only_grow_and_tell_why(shelf: Shelf, watch: Watch) -> None:
     assert health.lost == {"no-reply": 1, "bad-frame": 2}
     assert health.last_good == 10 * NS
     assert health.trouble == "checksum does not match. Look at the cable."
+    assert (health.lapse, health.lapses, health.since) == ("bad-frame", {"no-reply": 1, "bad-frame": 1}, 10 * NS)
+    watch.now = 20.0
+    shelf.account.lost(BadFrame("checksum does not match"))
+    assert (health.lapses["bad-frame"], health.since) == (1, 10 * NS)  # it is the same lapse
     shelf.account.took({"sound_level": 58.1})
-    assert health.trouble == ""
+    assert (health.trouble, health.lapse, health.since) == ("", "", 20 * NS)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])

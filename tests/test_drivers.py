@@ -51,6 +51,15 @@ def test_a_good_frame_gives_exactly_its_values(driver: str, vector: Good) -> Non
                 assert isinstance(value, bool) == isinstance(wanted[name], bool), name
 
 
+@pytest.mark.parametrize(("driver", "vector"), each("good"))
+def test_values_are_of_the_kind_that_the_catalogue_tells(driver: str, vector: Good) -> None:
+    told = device(driver, vector.device)
+    for frame in vector.frames():
+        for name, value in told.decode(frame).items():
+            kind = "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+            assert value is None or told.channel(name).kind == kind, name
+
+
 @pytest.mark.parametrize(("driver", "vector"), each("bad"))
 def test_a_bad_frame_is_refused_in_words(driver: str, vector: Bad) -> None:
     for frame in vector.frames():

@@ -194,13 +194,17 @@ def test_the_time_of_day_is_put_on_when_the_pack_is_sealed() -> None:
 
 def test_a_pack_names_the_catalogue_that_describes_it() -> None:
     async def scene(bench: Bench) -> None:
-        bench.keep()
-        bench.packer.seal("air")
+        weather = bench.catalogue.hash("weather")
+        bench.packer.keep(Reading("tag", "weather", 0, {"temperature": 21.5}))
+        bench.packer.seal("weather")
         bench.catalogue.note("tag", ["battery_voltage"])
+        bench.packer.keep(Reading("tag", "weather", 0, {"battery_voltage": 3.1}))
+        bench.packer.seal("weather")
         bench.keep()
         bench.packer.seal("air")
-        before, after = (labels["cat"] for labels in bench.labels())
-        assert before != after == bench.catalogue.hash
+        cats = [labels["cat"] for labels in bench.labels()]
+        assert cats == [weather, bench.catalogue.hash("weather"), bench.catalogue.hash("air")]
+        assert len(set(cats)) == 3
 
     play(scene)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from hil.broker import mosquitto
 from hil.receiver import Heard, Receiver
 from tests.broker_scene import where
 from tests.buffer_bench import ROOMY
+from tests.contract import faults, must_be, ours
 
 POLE = "pole-7"
 TOPIC = f"pole/1/{POLE}"
@@ -65,13 +67,16 @@ class Scene:
     async def ask(self, first: int, last: int, id_: str = "mine") -> dict[str, Any]:
         """Ask for packs of the first epoch and wait for the answer."""
         request = {"id": id_, "dataset": "air", "epoch": 1, "from": first, "to": last}
+        must_be("replay", request)
         await asyncio.to_thread(self.receiver.command, POLE, "replay", request)
         return await self.told(lambda event: event.get("id") == id_)
 
     async def told(self, which: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait for an event."""
         await asyncio.to_thread(self.receiver.wait, lambda: any(map(which, self.heard.events)), LIMIT_S, "an event")
-        return next(filter(which, reversed(self.heard.events)))
+        told: dict[str, Any] = next(filter(which, reversed(self.heard.events)))
+        must_be("lost" if told["event"] == "lost" else "replayed", told)
+        return told
 
     async def ready(self) -> None:
         """Wait until the pole hears requests: what is asked before that, nobody hears."""
@@ -186,6 +191,7 @@ def test_what_is_no_request_is_answered_with_what_is_wrong(
 ) -> None:
     async def main() -> None:
         async with scene(broker, tmp_path / "buffer.db", history=False) as s:
+            assert faults(ours("replay"), request_)
             await asyncio.to_thread(s.receiver.command, POLE, "replay", request_)
             await s.told(lambda event: says in event.get("error", ""))
 
@@ -244,7 +250,7 @@ def test_what_gave_way_is_told_to_the_reading(broker: int, tmp_path: Path) -> No
 
 def test_times_of_a_boot_that_is_not_known_are_not_told() -> None:
     loss = Loss("air", 3, "refused", 2, 20, 5, 6, 10 * NS, 20 * NS)
-    (told,) = event(1, [loss], [Epoch(3, "boot", 0, None)])["losses"]
+    (told,) = json.loads(event(1, [loss], [Epoch(3, "boot", 0, None)]).encoded())["losses"]
     assert "taken" not in told
-    (told,) = event(1, [loss], [Epoch(3, "boot", 0, 100 * NS)])["losses"]
+    (told,) = json.loads(event(1, [loss], [Epoch(3, "boot", 0, 100 * NS)]).encoded())["losses"]
     assert told["taken"] == [110.0, 120.0]

@@ -1,4 +1,4 @@
-"""What the pole tells of itself: its state and its catalogue, both kept by the broker for those who come later."""
+"""What the pole tells of itself: its state and its catalogues, kept by the broker for those who come later."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from drivers.ruuvi import Ruuvi
+from drivers.sds011 import Sds011
 from gateway.catalogue import Catalogue
 from gateway.mqtt_link import ACK_S
 from gateway.report import BEAT_S, Report, last_will
 from gateway.uplink import Uplink
 from hil.scripted_broker import NOTHING, Ack, Disconnect, Refuse, ScriptedBroker
+from hil.senml import plain
 from tests.broker_scene import play, where
+from tests.contract import must_be, some_state
 
 TOPIC = "pole/1/pole-7"
 CHANGE_S = 2.0
@@ -30,17 +33,22 @@ class Telling:
     uplink: Uplink
     report: Report
     catalogue: Catalogue
-    facts: dict[str, Any] = field(default_factory=lambda: {"readings": 0, "trouble": ""})
+    facts: dict[str, Any] = field(default_factory=lambda: {"uptime": 0, "boot": ""})
 
 
 @contextlib.asynccontextmanager
 async def telling(port: int) -> AsyncIterator[Telling]:
-    """Run an uplink and a report; what matters is "trouble", and "readings" only counts."""
+    """Run an uplink and a report; what matters is "boot", and "uptime" only counts."""
     tag = Ruuvi(id="tag", driver="ruuvi", address="AA:BB:CC:DD:EE:FF")
-    catalogue = Catalogue("pole-7", [tag], {})
+    dust = Sds011(id="dust", driver="sds011", port="usb")
+    catalogue = Catalogue("pole-7", [tag, dust], {})
     uplink = Uplink(where(port), last_will(TOPIC))
     report = Report(
-        uplink, catalogue, topic=TOPIC, snapshot=lambda: dict(it.facts), matters=lambda: it.facts["trouble"]
+        uplink,
+        catalogue,
+        topic=TOPIC,
+        state=lambda status: some_state(status, **it.facts),
+        matters=lambda: it.facts["boot"],
     )
     it = Telling(uplink, report, catalogue)
     jobs = [asyncio.create_task(job) for job in (uplink.run(), report.run())]
@@ -55,21 +63,34 @@ async def telling(port: int) -> AsyncIterator[Telling]:
 
 
 def states(broker: ScriptedBroker) -> list[dict[str, Any]]:
-    return [json.loads(publish.payload) for publish in broker.acknowledged if publish.topic == f"{TOPIC}/state"]
+    told = [json.loads(publish.payload) for publish in broker.acknowledged if publish.topic == f"{TOPIC}/state"]
+    for state in told:
+        must_be("state", state)
+    return told
 
 
-def catalogues(broker: ScriptedBroker) -> list[dict[str, Any]]:
-    return [json.loads(publish.payload) for publish in broker.acknowledged if publish.topic == f"{TOPIC}/catalogue"]
+def catalogues(broker: ScriptedBroker, dataset: str = "weather") -> list[dict[str, Any]]:
+    topic = f"{TOPIC}/catalogue/{dataset}"
+    told = [json.loads(plain(publish.payload)) for publish in broker.acknowledged if publish.topic == topic]
+    for thing in told:
+        must_be("catalogue", thing)
+    return told
+
+
+def hashes(told: list[dict[str, Any]]) -> list[str]:
+    return [thing["version"]["instance"] for thing in told]
 
 
 def test_state_and_catalogue_are_told_as_soon_as_the_link_is_up_and_are_kept() -> None:
     async def scene(broker: ScriptedBroker) -> None:
         async with telling(broker.port) as pole:
             await asyncio.sleep(0.1)
-            assert states(broker) == [{"status": "online", "readings": 0, "trouble": ""}]
-            assert [told["hash"] for told in catalogues(broker)] == [pole.catalogue.hash]
+            assert [(told["status"], told["uptime"]) for told in states(broker)] == [("online", 0)]
+            for dataset in ("air", "weather"):
+                assert hashes(catalogues(broker, dataset)) == [pole.catalogue.hash(dataset)]
             assert all(publish.retain for publish in broker.published)
-            assert broker.published[0].content_type == "application/json"
+            kinds = [(publish.content_type, publish.user) for publish in broker.published]
+            assert kinds == [("application/json", ()), *[("application/td+json", (("ce", "zstd"),))] * 2]
 
     play(scene)
 
@@ -78,11 +99,11 @@ def test_state_is_told_at_a_slow_beat_while_nothing_changes() -> None:
     async def scene(broker: ScriptedBroker) -> None:
         async with telling(broker.port) as pole:
             for second in range(HOUR_S):
-                pole.facts["readings"] = second  # counts, and does not matter
+                pole.facts["uptime"] = second  # counts, and does not matter
                 await asyncio.sleep(1)
             assert len(states(broker)) == pytest.approx(HOUR_S / BEAT_S, abs=2)
-            assert states(broker)[-1]["readings"] > HOUR_S - BEAT_S - CHANGE_S
-            assert len(catalogues(broker)) == 1
+            assert states(broker)[-1]["uptime"] > HOUR_S - BEAT_S - CHANGE_S
+            assert len(catalogues(broker)) == len(catalogues(broker, "air")) == 1
 
     play(scene)
 
@@ -92,27 +113,28 @@ def test_a_change_that_matters_is_told_within_two_seconds() -> None:
         async with telling(broker.port) as pole:
             for number in range(1, 20):
                 await asyncio.sleep(7.3)
-                pole.facts["trouble"] = f"no reply {number}"
+                pole.facts["boot"] = f"no reply {number}"
                 await asyncio.sleep(CHANGE_S)
-                assert states(broker)[-1]["trouble"] == f"no reply {number}"
+                assert states(broker)[-1]["boot"] == f"no reply {number}"
 
     play(scene)
 
 
-def test_the_catalogue_is_told_again_when_it_grew() -> None:
+def test_the_catalogue_of_a_dataset_is_told_again_when_it_grew() -> None:
     async def scene(broker: ScriptedBroker) -> None:
         async with telling(broker.port) as pole:
             await asyncio.sleep(10)
             pole.catalogue.note("tag", ["battery_voltage"])
             await asyncio.sleep(CHANGE_S)
-            assert [told["hash"] for told in catalogues(broker)][1:] == [pole.catalogue.hash]
-            assert "tag/battery_voltage" in catalogues(broker)[-1]["channels"]
+            assert hashes(catalogues(broker))[1:] == [pole.catalogue.hash("weather")]
+            assert "tag/battery_voltage" in catalogues(broker)[-1]["properties"]
+            assert len(catalogues(broker, "air")) == 1  # it is as it was
 
     play(scene)
 
 
 @pytest.mark.parametrize("quiet_s", [2.0, 20.0, 50.0])
-def test_after_each_reconnect_both_are_told_at_once_because_the_will_said_gone(quiet_s: float) -> None:
+def test_after_each_reconnect_all_is_told_at_once_because_the_will_said_gone(quiet_s: float) -> None:
     async def scene(broker: ScriptedBroker) -> None:
         async with telling(broker.port) as pole:
             for number in range(1, 6):
@@ -124,7 +146,7 @@ def test_after_each_reconnect_both_are_told_at_once_because_the_will_said_gone(q
                 await asyncio.sleep(CHANGE_S)
                 assert len(broker.wills) == number
                 assert len(states(broker)) >= number + 1
-                assert len(catalogues(broker)) == number + 1
+                assert len(catalogues(broker)) == len(catalogues(broker, "air")) == number + 1
 
     play(scene)
 
@@ -134,11 +156,11 @@ def test_a_link_that_breaks_while_the_state_is_told_costs_nothing_but_that_messa
         async with telling(broker.port) as pole:
             await asyncio.sleep(10)
             broker.on_publish = lambda _: Disconnect(0x8B)
-            pole.facts["trouble"] = "port gone"
+            pole.facts["boot"] = "port gone"
             await asyncio.sleep(CHANGE_S)
             broker.on_publish = lambda _: Ack()
             await asyncio.sleep(120)
-            assert states(broker)[-1]["trouble"] == "port gone"
+            assert states(broker)[-1]["boot"] == "port gone"
 
     play(scene)
 
@@ -158,20 +180,20 @@ def test_a_broker_that_refuses_the_state_is_told_of_once_a_minute_and_the_link_s
     play(scene)
 
 
-def test_a_broker_that_refuses_the_catalogue_still_hears_how_the_pole_is() -> None:
+def test_a_broker_that_refuses_a_catalogue_still_hears_how_the_pole_is_and_the_others() -> None:
     async def scene(broker: ScriptedBroker) -> None:
-        broker.on_publish = lambda publish: Ack(0x97 if publish.topic.endswith("catalogue") else 0)
+        broker.on_publish = lambda publish: Ack(0x97 if publish.topic.endswith("catalogue/weather") else 0)
         async with telling(broker.port) as pole:
             await asyncio.sleep(CHANGE_S)
             assert [told["status"] for told in states(broker)] == ["online"]
-            pole.facts["trouble"] = "no reply"
+            pole.facts["boot"] = "no reply"
             await asyncio.sleep(CHANGE_S)
-            assert states(broker)[-1]["trouble"] == "no reply"
+            assert states(broker)[-1]["boot"] == "no reply"
             await asyncio.sleep(10 * BEAT_S)
-            assert 10 <= sum(publish.topic.endswith("catalogue") for publish in broker.published) <= 12
+            assert 10 <= sum(publish.topic.endswith("catalogue/weather") for publish in broker.published) <= 12
             broker.on_publish = lambda _: Ack()
             await asyncio.sleep(BEAT_S + 1)
-            assert len(catalogues(broker)) == 1
+            assert len(catalogues(broker)) == len(catalogues(broker, "air")) == 1
 
     play(scene)
 

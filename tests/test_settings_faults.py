@@ -11,7 +11,9 @@ TAG = '[[device]] "tag": '
 NAME = "it must begin with a letter or digit and hold only letters, digits, - and _, 63 at the most"
 ID = "name of the device, unique on the pole; part of every name it sends"
 ADDRESS = "bluetooth address, as AA:BB:CC:DD:EE:FF"
-KEYS = '"dataset", "driver", "every", "framing", "id", "port", "profile", "timeout" and "unit"'
+FACTS = '"accuracy", "calibrated", "certificate", "dataset", "driver", "every", "framing", "heading", "height"'
+KEYS = f'{FACTS}, "id", "port", "profile", "serial", "siting", "timeout" and "unit"'
+DATE = '"calibrated" must be a date such as 2026-03-14'
 URL = "write mqtts://broker.example, or mqtt://broker.example for a broker without TLS"
 UNKNOWN = "is not a known key"
 DRIVERS = '"modbus", "nmea0183", "pms5003", "ruuvi", "sds011" and "sps30"'
@@ -75,6 +77,16 @@ def test_a_sound_file_has_no_fault(tmp_path: Path) -> None:
             "address =",
             "adress =",
             f'17: {TAG}key "address" is missing: {ADDRESS}\n20: {TAG}"adress" {UNKNOWN}; did you mean "address"?',
+        ),
+        ("unit = 1", 'calibrated = "14.3.2026"', f'14: {METER}{DATE} without quotes, not "14.3.2026"'),
+        ("unit = 1", "calibrated = 2026-03-14T08:00:00", f"14: {METER}{DATE}, not a date or time"),
+        ("unit = 1", "heading = 360", f'14: {METER}"heading" must be less than 360, not 360'),
+        ("unit = 1", "serial = 20417", f'14: {METER}"serial" must be a text in quotes, not 20417'),
+        ("unit = 1", 'serial = ""', f'14: {METER}"serial" cannot be "": its serial number'),
+        (
+            "unit = 1",
+            f'siting = "{"x" * 201}"',
+            f'14: {METER}"siting" must be 200 characters or fewer, not "{"x" * 60}..."',
         ),
         (
             "unit = 1",
@@ -152,7 +164,7 @@ def test_all_faults_of_all_sections_come_at_once_in_the_order_of_the_file(tmp_pa
 
     assert faults(tmp_path, text) == [
         f'pole.toml:2: [pole]: "id" is "a b"; {NAME}',
-        'pole.toml:3: [pole]: "foo" is not a known key; there is only "id"',
+        'pole.toml:3: [pole]: "foo" is not a known key; there are "description", "id", "latitude" and "longitude"',
         f'pole.toml:6: [uplink]: "url" is "htp://broker.example"; {URL}',
         'pole.toml:8: [port.rs485]: key "path" is missing: /dev/serial/by-id/..., or tcp://HOST:PORT',
         'pole.toml:9: [port.rs485]: "pth" is not a known key; did you mean "path"?',

@@ -310,3 +310,10 @@ def test_two_names_of_one_serial_port_are_one_port(tmp_path: Path) -> None:
     assert found(tmp_path, text) == [
         "22: [port.b]: /dev/null is [port.rs485] already; remove one of the two, devices may share a port"
     ]
+
+
+@pytest.mark.parametrize(("key", "other"), [("latitude", "longitude"), ("longitude", "latitude")])
+def test_half_a_position_is_none(tmp_path: Path, key: str, other: str) -> None:
+    text = edited(SOUND, ('id = "pole-1"', f'id = "pole-1"\n{key} = 24.9'))
+    assert found(tmp_path, text) == [f'3: [pole]: "{key}" needs a "{other}" beside it']
+    assert found(tmp_path, text.replace(f"{key} =", f"{other} = 60.2\n{key} =")) == []
