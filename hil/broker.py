@@ -50,14 +50,20 @@ max_inflight_messages 100
 class Broker:
     """A broker that can be started, stopped and killed on one port."""
 
-    def __init__(self, process: Process, port: int) -> None:
+    def __init__(self, process: Process, port: int, *, ready_s: float = READY_S) -> None:
         self._process = process
+        self._ready_s = ready_s
         self.port = port
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._process.running
 
     def start(self) -> None:
         """Start it and wait until it listens."""
         self._process.start()
-        give_up = time.monotonic() + READY_S
+        give_up = time.monotonic() + self._ready_s
         while not _listens(self.port):
             if time.monotonic() > give_up or not self._process.running:
                 raise TimeoutError(f"the broker does not listen: {self._process.output()[-500:]}")
@@ -86,10 +92,15 @@ def mosquitto(folder: Path, extra: str = "") -> Broker:
     port = free_port()
     config = folder / "mosquitto.conf"
     config.write_text(MOSQUITTO.format(user=getpass.getuser(), port=port, folder=folder, extra=extra))
-    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-    if program is None:
-        raise FileNotFoundError("mosquitto is not installed: sudo apt-get install mosquitto")
-    return Broker(Process([program, "-c", str(config)], folder / "broker.log"), port)
+    return Broker(Process([program("mosquitto"), "-c", str(config)], folder / "broker.log"), port)
+
+
+def program(name: str, path: str = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") -> str:
+    """Return where a Debian package has put a program. Raises FileNotFoundError."""
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed; make installs it")
+    return found
 
 
 def free_port() -> int:
