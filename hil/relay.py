@@ -16,6 +16,7 @@ class Relay:
         up: bytes that went towards the broker.
         down: bytes that came back.
         speed: bytes a second towards the broker, as on a mobile network; None: as fast as it goes.
+        reached: loop time when the last connection got through to its target; 0 before the first.
     """
 
     def __init__(self, *targets: int) -> None:
@@ -23,6 +24,7 @@ class Relay:
         self.up = 0
         self.down = 0
         self.speed: int | None = None
+        self.reached = 0.0
         self._targets = deque(targets)
         self._server: asyncio.Server | None = None
         self._pairs: set[asyncio.Task[None]] = set()
@@ -92,6 +94,7 @@ class Relay:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await self._reach()
+        self.reached = asyncio.get_running_loop().time()
         ways = [
             asyncio.ensure_future(self._copy(reader, far_writer, up=True)),
             asyncio.ensure_future(self._copy(far_reader, writer, up=False)),

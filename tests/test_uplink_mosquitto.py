@@ -4,31 +4,21 @@ import asyncio
 import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from drivers.ruuvi import Ruuvi
-from gateway.buffer import Buffer
 from gateway.catalogue import Catalogue
-from gateway.forward import Forward
 from gateway.mqtt_link import Broker
-from gateway.reading import Pack, Reading
-from gateway.report import Report, last_will
-from gateway.senml import encode
-from gateway.uplink import Uplink
+from gateway.report import Report
 from hil.broker import Broker as Mosquitto
 from hil.broker import mosquitto
 from hil.receiver import Receiver
-from hil.relay import Relay
 from tests.broker_scene import where
-from tests.buffer_bench import ROOMY
-
-TOPIC = "pole/1/pole-7"
-LIMIT_S = 30.0
-NS = 1_000_000_000
+from tests.mosquitto_scene import TOPIC, forwarding, pack, play, until, uplink_to
 
 Lab = Callable[[str], Mosquitto]
 
@@ -51,57 +41,6 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         yield start
 
 
-@contextlib.asynccontextmanager
-async def uplink_to(broker: Broker) -> AsyncIterator[Uplink]:
-    uplink = Uplink(broker, last_will(TOPIC))
-    job = asyncio.create_task(uplink.run())
-    try:
-        yield uplink
-    finally:
-        job.cancel()
-        await asyncio.wait([job])
-        await uplink.close()
-
-
-@contextlib.asynccontextmanager
-async def forwarding(folder: Path, uplink: Uplink) -> AsyncIterator[Buffer]:
-    buffer = Buffer(folder / "buffer.db", ROOMY)
-    await buffer.open("boot")
-    forward = Forward(buffer, uplink, topic=lambda dataset: f"{TOPIC}/data/{dataset}", payload=lambda pack: pack.blob)
-    jobs = [asyncio.create_task(job) for job in (buffer.run(), forward.run())]
-    try:
-        yield buffer
-    finally:
-        for job in jobs:
-            job.cancel()
-        await asyncio.wait(jobs)
-        await buffer.close()
-
-
-def pack(n: int, dataset: str = "air") -> Pack:
-    blob = encode(
-        [Reading("dust", dataset, n * NS, {"pm10": n / 10})],
-        pole="pole-7",
-        unit_of=lambda _, __: "ug/m3",
-        utc_offset=1_767_225_600 * NS,
-        labels={"epoch": 1, "seq": n, "cat": "0123abcd"},
-    )
-    return Pack(dataset, 1, n, 1, n * NS, blob)
-
-
-def play(scene: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(LIMIT_S):
-            await scene()
-
-    asyncio.run(main())
-
-
-async def until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110  # the scene has the limit
-        await asyncio.sleep(0.01)
-
-
 def test_a_message_that_mosquitto_denies_is_refused_and_the_pack_stays(lab: Lab, tmp_path: Path) -> None:
     acl = tmp_path / "acl"
     acl.write_text("topic read pole/#\ntopic write pole/1/+/data/noise\n")
@@ -120,40 +59,6 @@ def test_a_message_that_mosquitto_denies_is_refused_and_the_pack_stays(lab: Lab,
                 receiver.wait, lambda: len(receiver.heard("pole-7").packs["noise"]) == 5, 5.0, "the noise"
             )
             assert not receiver.heard("pole-7").packs["air"]
-
-    with Receiver(broker.port) as receiver:
-        play(scene)
-
-
-def test_a_broker_that_is_killed_in_each_of_three_bursts_gets_every_pack(lab: Lab, tmp_path: Path) -> None:
-    broker = lab("")
-    burst = 100
-
-    async def scene() -> None:
-        heard = receiver.heard("pole-7")
-        came = heard.packs["air"]
-        relay = Relay(broker.port)
-        await relay.start()
-        async with uplink_to(where(relay.port)) as uplink, forwarding(tmp_path, uplink) as buffer:
-            for first in (1, 1 + burst, 1 + 2 * burst):
-                await uplink.link()
-                for n in range(first, first + burst):
-                    buffer.put(pack(n), 1.0)
-                await until(lambda: buffer.depth.packs <= burst * 2 // 3)
-                relay.cut()
-                assert buffer.depth.packs > 0, "the burst was over before the broker was gone"
-                await until(lambda: not uplink.up)
-                await asyncio.to_thread(receiver.fence)
-                await asyncio.to_thread(broker.kill)
-                await asyncio.to_thread(broker.start)
-                relay.restore()
-                # All that left the buffer must come: an acknowledgement that was no receipt would show.
-                await buffer.empty()
-                await until(lambda first=first: len(came) == first - 1 + burst)  # type: ignore[misc]  # bound here
-            assert buffer.depth.dropped == 0
-        await relay.close()
-        assert heard.holes() == {}
-        assert heard.values("pole-7/dust/pm10") == [n / 10 for n in range(1, 3 * burst + 1)]
 
     with Receiver(broker.port) as receiver:
         play(scene)

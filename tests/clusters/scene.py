@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -32,7 +33,7 @@ CONFIG = """\
 [pole]
 id = "{pole}"
 [uplink]
-url = "mqtt://127.0.0.1:{port}"
+url = {url}
 [buffer]
 path = "{folder}/buffer.db"
 """
@@ -62,7 +63,7 @@ class Scene:
     Attributes:
         pole: its name.
         cluster: all nodes run when the test begins.
-        relay: the way of the pole to the first node that answers.
+        relays: the ways of the pole to the nodes; one goes to the first that answers.
         daemon: the gateway; it is started.
         receiver: has a session at the last node; the pole begins at the first.
         heard: what came there.
@@ -72,7 +73,7 @@ class Scene:
 
     pole: str
     cluster: Cluster
-    relay: Relay
+    relays: Sequence[Relay]
     daemon: Daemon
     receiver: Receiver
     heard: Heard
@@ -84,8 +85,24 @@ class Scene:
         return await asyncio.get_running_loop().run_in_executor(self.hands, what, *args)
 
     def node(self) -> Broker:
-        """Return the node that the pole is connected to."""
-        return next(node for node in self.cluster.nodes if node.port == self.relay.target)
+        """Return the node that the pole was connected to last."""
+        port = max(self.relays, key=lambda relay: relay.reached).target
+        return next(node for node in self.cluster.nodes if node.port == port)
+
+    def cut(self) -> None:
+        """Cut the pole off."""
+        for relay in self.relays:
+            relay.cut()
+
+    def restore(self) -> None:
+        """Let it connect again."""
+        for relay in self.relays:
+            relay.restore()
+
+    def set_speed(self, speed: int | None) -> None:
+        """Set how many bytes a second the pole can send."""
+        for relay in self.relays:
+            relay.speed = speed
 
     def came(self) -> set[Number]:
         """Return what the receiver has, as (dataset, epoch, seq)."""
@@ -103,10 +120,10 @@ class Scene:
 
     async def backlog(self, packs: int) -> set[Number]:
         """Slow the uplink down until so many packs are stored, and return them; then it is faster."""
-        self.relay.speed = CRAWL
+        self.set_speed(CRAWL)
         await until(lambda: len(self.stored()) >= packs)
         stored = self.stored()
-        self.relay.speed = MOBILE
+        self.set_speed(MOBILE)
         return stored
 
     async def more(self, packs: int) -> None:
@@ -118,14 +135,19 @@ class Scene:
         """Kill the node that the pole is connected to; return it, and when."""
         node = self.node()
         if not self.cluster.durable:  # the pole must not hear of what only this node has
-            self.relay.hold_answers()
+            for relay in self.relays:
+                relay.hold_answers()
             await self.by_hand(self.receiver.fence)
         await self.by_hand(node.kill)
         at = time.monotonic()
         if not self.cluster.durable:
-            self.relay.cut()
-            self.relay.restore()
+            self.cut()
+            self.restore()
         return node, at
+
+    def files(self) -> int:
+        """Count what the gateway has open."""
+        return len(list(Path(f"/proc/{self.daemon.pid}/fd").iterdir()))
 
     def gap(self, since: float) -> float:
         """Return the longest time that nothing came to the receiver since then, in seconds."""
@@ -134,20 +156,20 @@ class Scene:
         return max(later - earlier for earlier, later in pairwise([*before[-1:], *(at for at in came if at >= since)]))
 
     async def late(self, status: str, name: str) -> None:
-        """Wait until one who subscribes only now is told this state, and the catalogue."""
+        """Wait until one who subscribes only now is told this state."""
         node = self.cluster.nodes[-1] if self.cluster.retained_everywhere else self.node()
-        topics = [f"{self.pole}/state", f"{self.pole}/catalogue"]  # RabbitMQ gives nothing retained to wildcards
+        topic = f"{self.pole}/state"  # RabbitMQ gives nothing retained to wildcards
 
         def look() -> None:
-            with receiver_at(node.port, f"{name}-{self.pole}", topics) as late:
+            with receiver_at(node.port, f"{name}-{self.pole}", [topic]) as late:
                 heard = late.heard(self.pole)
-                late.wait(lambda: heard.state.get("status") == status and bool(heard.catalogue), 15.0, status)
+                late.wait(lambda: heard.state.get("status") == status, 15.0, status)
 
         await self.by_hand(look)
 
     async def end(self) -> None:
         """End the gateway in order, and see that it kept nothing and every good reading came."""
-        self.relay.speed = None
+        self.set_speed(None)
         await until(lambda: ((self.daemon.status() or {}).get("buffer", {}).get("packs", MANY)) < MANY)
         assert await asyncio.to_thread(self.daemon.stop) == 0
         await until(lambda: self.heard.states[-1:] == ["stopped"])
@@ -156,6 +178,12 @@ class Scene:
         for device, health in self.heard.state["devices"].items():
             name = f"{self.pole}/{device}/voltage_l1"
             await until(lambda name=name, health=health: len(self.heard.values(name)) == health["good"])  # type: ignore[misc]  # bound here
+
+
+def url(relays: Sequence[Relay]) -> str:
+    """Return what stands in the configuration."""
+    urls = [f"mqtt://127.0.0.1:{relay.port}" for relay in relays]
+    return json.dumps(urls if len(urls) > 1 else urls[0])
 
 
 def receiver_at(port: int, name: str, topics: Sequence[str] = ("#",)) -> Receiver:
@@ -177,25 +205,27 @@ def started(cluster: Cluster) -> Iterator[ThreadPoolExecutor]:
 @contextlib.asynccontextmanager
 async def scene(folder: Path, pole: str, cluster: Cluster, hands: ThreadPoolExecutor) -> AsyncIterator[Scene]:
     """Start a gateway and a receiver; in the end all nodes run again."""
-    relay = Relay(*(node.port for node in cluster.nodes))
-    await relay.start()
+    relays = [Relay(*(node.port for node in cluster.nodes))]
+    for relay in relays:
+        await relay.start()
     slaves = [sdm630(1, seed=number) for number in range(METERS)]
     servers = [ModbusTcp([slave]) for slave in slaves]
     for server in servers:
         await server.start()
     daemon = Daemon(folder)
     meters = "".join(METER.format(n=number, port=server.port) for number, server in enumerate(servers))
-    daemon.config.write_text(CONFIG.format(pole=pole, port=relay.port, folder=folder) + meters)
+    daemon.config.write_text(CONFIG.format(pole=pole, url=url(relays), folder=folder) + meters)
     channels = {f"{pole}/meter-{n}/{channel}" for n, slave in enumerate(slaves) for channel in slave.truth()}
     try:
         with receiver_at(cluster.nodes[-1].port, f"receiver-of-{pole}") as receiver:
             daemon.start()
-            yield Scene(pole, cluster, relay, daemon, receiver, receiver.heard(pole), channels, hands)
+            yield Scene(pole, cluster, relays, daemon, receiver, receiver.heard(pole), channels, hands)
     finally:
         await asyncio.to_thread(daemon.stop)
         for server in servers:
             await server.close()
-        await relay.close()
+        for relay in relays:
+            await relay.close()
         for node in cluster.nodes:
             if not node.running:
                 await asyncio.get_running_loop().run_in_executor(hands, cluster.restart, node)

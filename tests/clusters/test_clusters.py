@@ -56,9 +56,9 @@ def test_every_channel_arrives_and_who_comes_late_finds_the_state(play: Play) ->
         log = [json.loads(line) for line in s.daemon.output().splitlines()]
         assert [line["mqtt"] for line in log if line["event"] == "uplink is up"] == [s.cluster.mqtt]
         await s.late("online", "first")
-        s.relay.cut()
+        s.cut()
         await until(lambda: s.heard.states[-1:] == ["gone"])
-        s.relay.restore()
+        s.restore()
         await until(lambda: s.heard.states[-1:] == ["online"])
         await s.late("online", "second")
         await s.end()
@@ -103,7 +103,7 @@ def test_each_node_in_turn_is_killed_and_comes_back_and_nothing_is_lost(play: Pl
     dice = random.Random(11)  # noqa: S311  # it must repeat itself
 
     async def story(s: Scene) -> None:
-        gaps, killed = [], []
+        gaps, killed, files = [], [], 0
         for _ in range(KILLS):
             await s.more(dice.randrange(5, 60))
             node, at = await s.kill_node()
@@ -115,6 +115,8 @@ def test_each_node_in_turn_is_killed_and_comes_back_and_nothing_is_lost(play: Pl
             await s.more(30)
             gaps.append(s.gap(at))
             killed.append(node)
+            files = files or s.files()
+            await until(lambda most=files: s.files() <= most)  # type: ignore[misc]  # bound here
         assert set(killed) == set(s.cluster.nodes)
         record_property("gaps", " ".join(f"{gap:.1f} s" for gap in gaps))
         record_property("copies", s.heard.repeats())
