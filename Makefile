@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench soak fuzz lock clean debian-demo debian-test
+.PHONY: help venv demo test lint bench soak fuzz test-clusters lock clean debian-demo debian-test debian-clusters
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ debian-demo:
 
 debian-test: debian-demo
 	@.ci/need-debian mosquitto:mosquitto strace:strace
+
+debian-clusters: debian-test
+	@.ci/need-debian nats-server:nats-server epmd:erlang-base rabbitmq-server:rabbitmq-server
 
 demo: $(READY) debian-demo  ## a living pole in this terminal; SECONDS=30 runs without one and checks every channel
 	$(BIN)/python -m hil.demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -50,11 +53,14 @@ bench: .bench/pole/.ready debian-test  ## measure for some nine minutes; prints 
 	.bench/pole/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .bench/wheel/*.whl
 	$(BIN)/python -m hil.bench --polegate .bench/pole/bin/polegate $(SCENARIO)
 
-soak: $(READY) debian-test  ## the long proofs: kills, power cuts, a week offline; some seven minutes
+soak: $(READY) debian-test  ## the long proofs: kills, power cuts, a week offline; some eight minutes
 	$(BIN)/pytest -m soak --timeout 1200
 
 fuzz: $(READY) debian-test  ## any input at all, new each time: twenty times what make test tries, some ten minutes
 	FUZZ=20 $(BIN)/pytest -n 2 -m hypothesis --timeout 1800
+
+test-clusters: $(READY) debian-clusters  ## poles at clusters of NATS and RabbitMQ whose nodes are killed; some five minutes
+	$(BIN)/pytest -m clusters tests/clusters
 
 lock:  ## resolve the dependencies anew and pin them with hashes
 	$(PYTHON) -m venv $(VENV)-lock

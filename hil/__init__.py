@@ -15,6 +15,7 @@ it otherwise.
 ``bluez``      an emulated ``org.bluez`` on it
 ``adverts``    Bluetooth LE advertising data as it is on the air
 ``broker``     MQTT brokers as processes: embedded, mosquitto
+``cluster``    several that are one, whose nodes can be killed: ``nats``, ``rabbitmq``
 ``reader``     a receiver: decodes the packs and proves them complete
 ``pole``       all of it together: the pole of ``make demo``
 =============  ============================================================================

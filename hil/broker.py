@@ -64,15 +64,21 @@ class Broker:
         web_port: where it listens for WebSocket; 0: nowhere.
     """
 
-    def __init__(self, process: Process, port: int, web_port: int = 0) -> None:
+    def __init__(self, process: Process, port: int, web_port: int = 0, *, ready_s: float = READY_S) -> None:
         self._process = process
+        self._ready_s = ready_s
         self.port = port
         self.web_port = web_port
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._process.running
 
     def start(self) -> None:
         """Start it and wait until it listens."""
         self._process.start()
-        give_up = time.monotonic() + READY_S
+        give_up = time.monotonic() + self._ready_s
         while not all(_listens(port) for port in (self.port, self.web_port) if port):
             if time.monotonic() > give_up or not self._process.running:
                 raise TimeoutError(f"the broker does not listen: {self._process.output()[-500:]}")
@@ -111,10 +117,15 @@ def mosquitto(folder: Path, extra: str = "", web: str | None = None) -> Broker:
         web_port = free_port()
         text += WEB_SOCKET.format(port=web_port, extra=web)
     config.write_text(text)
-    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-    if program is None:
-        raise FileNotFoundError("mosquitto is not installed: sudo apt-get install mosquitto")
-    return Broker(Process([program, "-c", str(config)], folder / "broker.log"), port, web_port)
+    return Broker(Process([program("mosquitto"), "-c", str(config)], folder / "broker.log"), port, web_port)
+
+
+def program(name: str, path: str = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") -> str:
+    """Return where a Debian package has put a program. Raises FileNotFoundError."""
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed; make installs it")
+    return found
 
 
 def free_port() -> int:

@@ -5,13 +5,14 @@ It is what a partner's platform would be, and knows of the gateway only the topi
 
 import json
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -34,6 +35,7 @@ class Heard:
         packs: dataset to the (epoch, seq) of its packs, with how often each came.
         after: dataset to {epoch: (epoch, seq) of the last stored pack before it}.
         payload_bytes: of all packs.
+        came_at: seconds of time.monotonic() when each pack came, copies too.
         events: what it told beside that, in order.
     """
 
@@ -45,6 +47,7 @@ class Heard:
     packs: dict[str, dict[tuple[int, int], int]] = field(default_factory=lambda: defaultdict(dict))
     after: dict[str, dict[int, tuple[int, int]]] = field(default_factory=lambda: defaultdict(dict))
     payload_bytes: int = 0
+    came_at: list[float] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, kind: str, payload: bytes) -> None:
@@ -88,6 +91,7 @@ class Heard:
         labels = records[0].labels
         number = (labels["epoch"], labels["seq"])
         self.payload_bytes += len(payload)
+        self.came_at.append(time.monotonic())
         came = self.packs[dataset]
         came[number] = came.get(number, 0) + 1
         if came[number] > 1:
@@ -100,13 +104,27 @@ class Heard:
 
 
 class Receiver:
-    """Subscribes to all poles of a broker. It outlives the broker, and resumes its session when it is back."""
+    """Subscribes to all poles of a broker, or to some topics below the prefix.
 
-    def __init__(self, port: int, *, prefix: str = "pole/1", name: str = "receiver") -> None:
+    It outlives the broker, and resumes its session when it is back.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        prefix: str = "pole/1",
+        name: str = "receiver",
+        topics: Sequence[str] = ("#",),
+        version: MQTTProtocolVersion = mqtt.MQTTv5,
+    ) -> None:
         self._prefix = prefix
         self._changed = threading.Condition()
         self._poles: dict[str, Heard] = defaultdict(Heard)
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
+        self._v5 = version == mqtt.MQTTv5
+        self._client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, name, clean_session=None if self._v5 else False, protocol=version
+        )
         self._client.on_message = self._on_message
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
@@ -115,12 +133,16 @@ class Receiver:
         self._fence = f"{prefix}/{name}/fence"
         self._fenced = threading.Event()
         self._port = port
+        self._topics = [(f"{prefix}/{topic}", 1) for topic in topics]
 
     def __enter__(self) -> Self:
         """Connect and subscribe."""
-        session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
-        session.SessionExpiryInterval = SESSION_S
-        self._client.connect("127.0.0.1", self._port, keepalive=10, clean_start=False, properties=session)
+        if self._v5:
+            session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
+            session.SessionExpiryInterval = SESSION_S
+            self._client.connect("127.0.0.1", self._port, keepalive=10, clean_start=False, properties=session)
+        else:
+            self._client.connect("127.0.0.1", self._port, keepalive=10)
         self._client.loop_start()
         if not self._subscribed.wait(10):
             raise TimeoutError("the broker did not take the subscription")
@@ -157,7 +179,7 @@ class Receiver:
             raise TimeoutError(f"the broker did not pass on a message within {within:.0f} s")
 
     def _on_connect(self, client: mqtt.Client, *_: object) -> None:
-        client.subscribe(f"{self._prefix}/#", qos=1)
+        client.subscribe(self._topics)
 
     def _on_subscribe(self, *_: object) -> None:
         self._subscribed.set()

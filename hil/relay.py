@@ -2,28 +2,34 @@
 
 import asyncio
 import contextlib
+from collections import deque
 
 CHUNK = 65_536
+SLOW_CHUNK = 1024
 
 
 class Relay:
-    """Relays one listening port of loopback to another.
+    """Relays one listening port of loopback to another, or to the first of several that answers.
 
     Attributes:
         port: where it listens; 0 until it is started.
         up: bytes that went towards the broker.
         down: bytes that came back.
+        speed: bytes a second towards the broker, as on a mobile network; None: as fast as it goes.
+        reached: loop time when the last connection got through to its target; 0 before the first.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, *targets: int) -> None:
         self.port = 0
         self.up = 0
         self.down = 0
-        self._target = target
+        self.speed: int | None = None
+        self.reached = 0.0
+        self._targets = deque(targets)
         self._server: asyncio.Server | None = None
         self._pairs: set[asyncio.Task[None]] = set()
-        self._flows = asyncio.Event()
-        self._flows.set()
+        self._flows_up, self._flows_down = asyncio.Event(), asyncio.Event()
+        self._flow(up=True, down=True)
         self._open = True
 
     async def start(self) -> None:
@@ -52,11 +58,27 @@ class Relay:
     def restore(self) -> None:
         """Let connections through again, and bytes."""
         self._open = True
-        self._flows.set()
+        self._flow(up=True, down=True)
 
     def stall(self) -> None:
         """Keep connections, pass on nothing: the far end is gone and nobody says so."""
-        self._flows.clear()
+        self._flow(up=False, down=False)
+
+    def hold_answers(self) -> None:
+        """Pass on only what goes towards the broker: it gets messages, and its acknowledgements do not come."""
+        self._flow(up=True, down=False)
+
+    @property
+    def target(self) -> int:
+        """Where the last connection went."""
+        return self._targets[0]
+
+    def _flow(self, *, up: bool, down: bool) -> None:
+        for event, flows in ((self._flows_up, up), (self._flows_down, down)):
+            if flows:
+                event.set()
+            else:
+                event.clear()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
@@ -71,7 +93,8 @@ class Relay:
         writer.transport.abort()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        far_reader, far_writer = await self._reach()
+        self.reached = asyncio.get_running_loop().time()
         ways = [
             asyncio.ensure_future(self._copy(reader, far_writer, up=True)),
             asyncio.ensure_future(self._copy(far_reader, writer, up=False)),
@@ -84,12 +107,21 @@ class Relay:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
 
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for _ in range(len(self._targets)):
+            with contextlib.suppress(ConnectionRefusedError):
+                return await asyncio.open_connection("127.0.0.1", self._targets[0])
+            self._targets.rotate(-1)
+        raise ConnectionRefusedError("no target answers")
+
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
-        while data := await reader.read(CHUNK):
-            await self._flows.wait()
+        while data := await reader.read(SLOW_CHUNK if self.speed else CHUNK):
+            await (self._flows_up if up else self._flows_down).wait()
             writer.write(data)
             await writer.drain()
-            if up:
-                self.up += len(data)
-            else:
+            if not up:
                 self.down += len(data)
+                continue
+            self.up += len(data)
+            if self.speed:
+                await asyncio.sleep(len(data) / self.speed)

@@ -1,0 +1,82 @@
+"""Three nodes of Debian's rabbitmq-server with its MQTT plugin; sessions are quorum queues, kept by all of them.
+
+The nodes are Erlang virtual machines. They find each other through ``epmd``, share a secret (the cookie, in HOME), and
+would start an epmd of their own that outlives them; here one is started beside them, on a port of its own.
+"""
+
+import os
+import secrets
+import subprocess
+from pathlib import Path
+
+from hil.broker import Broker, free_port, program
+from hil.cluster import Cluster
+from hil.process import Process
+
+NODES = 3
+READY_S = 90.0
+CTL_S = 90.0
+SCRIPTS = "/usr/lib/rabbitmq/bin"  # those of /usr/sbin change the user
+
+CONFIG = """\
+listeners.tcp = none
+mqtt.listeners.tcp.1 = 127.0.0.1:{port}
+mqtt.allow_anonymous = true
+mqtt.durable_queue_type = quorum
+log.console = true
+log.file = false
+cluster_formation.peer_discovery_backend = classic_config
+"""
+# the address of distribution is an Erlang tuple, which a shell does not split
+ERLANG = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false +S 1:1"
+
+
+def rabbitmq(folder: Path) -> Cluster:
+    """Return the nodes; what they keep and write lies in ``folder``."""
+    home = folder / "home"
+    home.mkdir()
+    cookie = home / ".erlang.cookie"
+    cookie.write_text(secrets.token_hex(16))
+    cookie.chmod(0o400)
+    plugins = folder / "enabled_plugins"
+    plugins.write_text("[rabbitmq_mqtt].\n")
+    epmd_port = str(free_port())
+    names = [f"node{number}@localhost" for number in range(NODES)]
+    peers = "".join(f"cluster_formation.classic_config.nodes.{n} = {name}\n" for n, name in enumerate(names, 1))
+    environments = {}
+    for name in names:
+        config, port = folder / f"{name}.conf", free_port()
+        config.write_text(CONFIG.format(port=port) + peers)
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "ERL_EPMD_PORT": epmd_port,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": name,
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_CONFIG_FILE": str(config),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG,
+            "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node, instead of starting it
+        }
+        process = Process([program("rabbitmq-server", SCRIPTS)], folder / f"{name}.log", env)
+        environments[Broker(process, port, ready_s=READY_S)] = env
+    epmd = Process([program("epmd"), "-port", epmd_port, "-address", "127.0.0.1"], folder / "epmd.log")
+    return Cluster(
+        name="rabbitmq",
+        nodes=tuple(environments),
+        mqtt="3.1.1",
+        durable=True,
+        retained_everywhere=False,
+        beside=[epmd],
+        mend=lambda node: _join_again(environments[node]),
+    )
+
+
+def _join_again(env: dict[str, str]) -> None:
+    """Let a node join the register of client ids: one that booted while it was being made is not in it (3.10)."""
+    for command in ("stop_app", "start_app"):
+        subprocess.run([program("rabbitmqctl", SCRIPTS), command], env=env, check=True, timeout=CTL_S)  # noqa: S603
