@@ -90,7 +90,7 @@ class Pole:
         self._journal = journal
         self._started = clock.now()
         self._health = {device.id: DeviceHealth() for device in settings.devices}
-        self._uplink = Uplink(_broker(settings), last_will(topic))
+        self._uplink = Uplink(broker_of(settings), last_will(topic))
         self._forward = Forward(
             buffer,
             self._uplink,
@@ -289,7 +289,8 @@ def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
     )
 
 
-def _broker(settings: Settings) -> Broker:
+def broker_of(settings: Settings) -> Broker:
+    """Return where the [uplink] section says the broker is."""
     uplink = settings.root.uplink
     host, port, tls = uplink.broker
     return Broker(

@@ -11,6 +11,7 @@ COMMANDS = {
     "decode": "print the values of a frame",
     "probe": "read one device once and show bytes and values",
     "run": "run the gateway",
+    "tail": "print the readings that come to a broker, and tell what is missing",
 }
 
 

@@ -164,7 +164,7 @@ class Link(aiomqtt.Client):
         window: messages that may be without a PUBACK at a time.
     """
 
-    def __init__(self, broker: Broker, *, will: Message, version: Version) -> None:
+    def __init__(self, broker: Broker, *, will: Message | None, version: Version, unheard: int = MOST_UNHEARD) -> None:
         tls, password = broker.secrets()
         super().__init__(
             broker.host,
@@ -175,12 +175,12 @@ class Link(aiomqtt.Client):
             protocol=version,
             tls_context=tls,
             keepalive=KEEPALIVE_S,
-            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain),
+            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain) if will else None,
             clean_session=None if version == Version.V5 else True,
             clean_start=True if version == Version.V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             logger=_quiet,
-            max_queued_incoming_messages=MOST_UNHEARD,
+            max_queued_incoming_messages=unheard,
         )
         self.version = version
         self.window = WINDOW
@@ -245,7 +245,7 @@ class Link(aiomqtt.Client):
         if code >= REFUSAL:
             raise Refused(f"the broker refuses with reason 0x{code:02x}", code)
 
-    async def hear(self, topic: str) -> AsyncGenerator[Received, None]:
+    async def hear(self, *topics: str) -> AsyncGenerator[Received, None]:
         """Subscribe, and give what comes.
 
         Raises:
@@ -253,10 +253,10 @@ class Link(aiomqtt.Client):
             Refused: the broker does not let us subscribe.
         """
         try:
-            (code,) = await self.subscribe(topic, qos=1, timeout=ACK_S)
+            codes = await self.subscribe([(topic, 1) for topic in topics], timeout=ACK_S)
             self._must_not_be_cancelled()
-            if _code_of(code) >= REFUSAL:
-                raise Refused(f"the broker refuses a subscription with reason 0x{_code_of(code):02x}", _code_of(code))
+            if (worst := max(map(_code_of, codes))) >= REFUSAL:
+                raise Refused(f"the broker refuses a subscription with reason 0x{worst:02x}", worst)
             async for message in self.messages:
                 payload = message.payload
                 assert isinstance(payload, bytes)  # noqa: S101  # what comes is; what goes may be more
@@ -384,6 +384,28 @@ class Link(aiomqtt.Client):
         ack = self._acks.get(mid)
         if ack is not None and not ack.done():
             ack.set_result(_code_of(reason_code))
+
+
+async def dial(broker: Broker, *, will: Message | None, unheard: int = MOST_UNHEARD) -> Link:
+    """Connect with MQTT 5, else with 3.1.1. Like ``connect`` it must not be cancelled. Raises UplinkDown.
+
+    Args:
+        broker: where it is.
+        will: what it publishes when the link breaks; None: nothing.
+        unheard: messages to us that may wait; more are dropped. 0: any number.
+    """
+    try:
+        return await _dial(Link(broker, will=will, version=Version.V5, unheard=unheard))
+    except OtherVersion as error:
+        try:
+            return await _dial(Link(broker, will=will, version=Version.V311, unheard=unheard))
+        except OtherVersion:
+            raise error from None
+
+
+async def _dial(link: Link) -> Link:
+    await link.connect()
+    return link
 
 
 def _code_of(reason: ReasonCode | int | None) -> int:
