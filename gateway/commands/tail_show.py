@@ -150,4 +150,4 @@ def _local(seconds: float) -> str:
     try:
         return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).astimezone().isoformat(timespec="milliseconds")
     except (ValueError, OverflowError, OSError):  # a year that no calendar has
-        return f"{seconds:g} s"
+        return f"{seconds} s"
