@@ -68,44 +68,52 @@ def read(payload: bytes, now: float) -> list[Record]:
 
 
 def resolve(pack: object, now: float) -> Iterator[Record]:
-    """Give the records of a pack as JSON has it: base fields hold until they are set anew. Raises NoSenml."""
+    """Give the records of a pack as JSON has it: base fields hold until they are set anew.
+
+    Raises:
+        NoSenml: it is not one.
+        OverflowError: a whole number in it is larger than any other kind of number.
+    """
     if not isinstance(pack, list):
         raise NoSenml("it is no list of records")
     base: dict[str, Any] = dict(BASE)
     for raw in pack:
-        _must_be_sound(raw)
-        base.update((key, raw[key]) for key in BASE if key in raw)
-        if base["bver"] > VERSION:  # RFC 9100: its features are bits, and one that is not known is a higher one
-            raise NoSenml(f"it is of version {base['bver']}, and this reads version {VERSION}")
+        labels = _labels(raw)
+        if not BASE.keys().isdisjoint(raw):
+            base.update((key, raw[key]) for key in BASE if key in raw)
+            if base["bver"] > VERSION:  # RFC 9100: its features are bits, and one that is not known is a higher one
+                raise NoSenml(f"it is of version {base['bver']}, and this reads version {VERSION}")
         kinds = [key for key in VALUES if key in raw]
         if len(kinds) > 1:
             raise NoSenml(f"a record has more than one value: {' and '.join(kinds)}")
         if kinds:
-            yield _record(raw, base, kinds[0], now)
+            yield _record(raw, base, kinds[0], now, labels)
 
 
-def _record(raw: dict[str, Any], base: dict[str, Any], kind: str, now: float) -> Record:
-    value = raw[kind] + base["bv"] if kind == "v" else raw[kind]
+def _record(raw: dict[str, Any], base: dict[str, Any], kind: str, now: float, labels: dict[str, Any]) -> Record:
+    value = raw[kind] + base["bv"] if kind == "v" and base["bv"] else raw[kind]
     time = base["bt"] + raw.get("t", 0)
     if not math.isfinite(time) or (kind == "v" and not math.isfinite(value)):
         raise NoSenml("a number is too large")
-    return Record(
-        name=base["bn"] + raw.get("n", ""),
-        time=time + now if time < RELATIVE_BELOW else time,
-        unit=raw.get("u", base["bu"]),
-        value=value,
-        labels={key: value for key, value in raw.items() if key not in KINDS},
-    )
+    if time < RELATIVE_BELOW:
+        time += now
+    return Record(base["bn"] + raw.get("n", ""), time, raw.get("u", base["bu"]), value, labels)
 
 
-def _must_be_sound(raw: object) -> None:
+def _labels(raw: object) -> dict[str, Any]:
+    """Return what SenML does not define of a record, all of which is of the kind that it must be. Raises NoSenml."""
     if not isinstance(raw, dict):
         raise NoSenml("one of its records is no object")
+    labels = {}
     for key, value in raw.items():
-        if type(value) not in KINDS.get(key, (type(value),)):
+        kinds = KINDS.get(key)
+        if kinds is None:
+            if key.endswith("_"):
+                raise NoSenml(f'it has a label that must be understood, "{key}"')
+            labels[key] = value
+        elif type(value) not in kinds:
             raise NoSenml(f'"{key}" has a value of another kind')
-        if key.endswith("_"):
-            raise NoSenml(f'it has a label that must be understood, "{key}"')
+    return labels
 
 
 def _unpacked(payload: bytes) -> bytes:

@@ -45,7 +45,8 @@ class Program(Process):
 
     def lines(self, text: str = "") -> list[str]:
         """Return what it printed of others than the marker, as far as a text stands in it."""
-        return [line for line in self.output().splitlines() if text in line and "marker" not in line]
+        whole = self.output().rpartition("\n")[0]
+        return [line for line in whole.splitlines() if text in line and "marker" not in line]
 
     def objects(self) -> list[dict[str, Any]]:
         """Return the JSON objects that it printed."""

@@ -12,10 +12,13 @@ from gateway.commands.tail import Tail
 from gateway.commands.tail_mend import ANSWER_S, ASK_AGAIN_S, Mending, Request
 from gateway.commands.tail_show import Finding
 from gateway.completeness import GRACE_S, Label, Span, Track, Watch, spans
+from gateway.mqtt_link import Refused
 from gateway.records import Record
 from hil.relay import Relay
-from tests.bench_pole import DATASET, POLE, bench
-from tests.broker_scene import where
+from hil.scripted_broker import ScriptedBroker
+from tests.bench_pole import bench
+from tests.broker_scene import play, where
+from tests.tail_scene import Stage, stage
 
 LIMIT_S = 40.0
 
@@ -31,7 +34,7 @@ class Notes:
 
     def pack(self, pole: str, dataset: str, records: Sequence[Record]) -> None:
         """Note the readings."""
-        assert (pole, dataset) == (POLE, DATASET)
+        del pole, dataset
         self.packs += 1
         self.records += records
 
@@ -54,13 +57,24 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("history", ["1h", None])
-def test_what_the_link_to_the_broker_swallowed_comes_again_as_far_as_the_pole_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history: str | None
-) -> None:
+def mending(port: int, show: Notes) -> Tail:
+    """Return a tail of all there is that asks for what is missing."""
+    return Tail(where(port), prefix="pole/1", poles=["+"], datasets=["+"], show=show, verify=True, request_replay=True)
+
+
+@pytest.fixture
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less than people must."""
     monkeypatch.setattr(tail_module, "GRACE_S", 0.5)
     monkeypatch.setattr(tail_module, "LOOK_S", 0.05)
     monkeypatch.setattr(tail_module, "LONGEST_PAUSE_S", 0.2)
+
+
+@pytest.mark.usefixtures("_hurried")
+@pytest.mark.parametrize("history", ["1h", None])
+def test_what_the_link_to_the_broker_swallowed_comes_again_as_far_as_the_pole_has_it(
+    tmp_path: Path, history: str | None
+) -> None:
     show = Notes()
 
     async def main() -> int:
@@ -70,17 +84,8 @@ def test_what_the_link_to_the_broker_swallowed_comes_again_as_far_as_the_pole_ha
                 b.daemon.config.write_text(config.replace("[buffer]\n", f'[buffer]\nhistory = "{history}"\n'))
             relay = Relay(b.broker.port)
             await relay.start()
-            tail = Tail(
-                where(relay.port),
-                prefix="pole/1",
-                poles=["+"],
-                datasets=["+"],
-                show=show,
-                verify=True,
-                request_replay=True,
-            )
             stop = asyncio.Event()
-            running = asyncio.create_task(tail.run(_wait(stop)))
+            running = asyncio.create_task(mending(relay.port, show).run(_wait(stop)))
             b.daemon.start()
             await until(lambda: show.packs >= 3)
             relay.cut()
@@ -100,6 +105,37 @@ def test_what_the_link_to_the_broker_swallowed_comes_again_as_far_as_the_pole_ha
     assert bool(track.holes) == (history is None)
     assert code == int(history is None)
     assert {found.kind for found in show.findings} <= {"hole", "asked", "mended" if history else "gone"}
+
+
+@pytest.mark.usefixtures("_hurried")
+def test_a_broker_that_lets_nobody_ask_is_told_and_the_pack_stays_missing(tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic read #\ntopic write pole/1/+/data/#\n")
+    show = Notes()
+
+    async def main(s: Stage) -> int:
+        async with asyncio.timeout(LIMIT_S):
+            stop = asyncio.Event()
+            running = asyncio.create_task(mending(s.broker.port, show).run(_wait(stop)))
+            await until(lambda: show.packs == 1)  # the one that was there
+            await asyncio.to_thread(s.send, 1, 3)
+            await until(lambda: bool(show.numbers("refused")))
+            stop.set()
+            return await running
+
+    with stage(tmp_path, f"acl_file {acl}") as s:
+        assert asyncio.run(main(s)) == 1
+    assert show.numbers("refused") == show.numbers("hole") == {(1, 2)}
+    assert [found.why for found in show.findings if found.why] == ["the broker refuses with reason 0x87"]
+
+
+def test_a_broker_that_lets_nobody_listen_ends_it() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_subscribe = lambda topic, qos: qos if topic.endswith("replay") else 0x87
+        with pytest.raises(Refused, match="refuses a subscription with reason 0x87"):
+            await mending(broker.port, Notes()).run(asyncio.sleep(LIMIT_S))
+
+    play(scene)
 
 
 async def _wait(event: asyncio.Event) -> None:

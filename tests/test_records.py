@@ -87,6 +87,7 @@ def test_what_is_no_list_of_objects_is_no_pack(pack: object) -> None:
         ('{"n": "a", "t": "1", "v": 1}', '"t" has a value of another kind'),
         ('{"n": "a", "v": NaN}', "NaN is no number"),
         ('{"n": "a", "v": 1e999}', "too large"),
+        ('{"n": "a", "t": -1e999, "v": 1}', "too large"),
         ('{"n": "a", "bt": 1e308, "t": 1e308, "v": 1}', "too large"),
         (f'{{"n": "a", "bt": {10**400}, "t": 0.5, "v": 1}}', "cannot be read"),
         ('{"bn": "a"}', "no value in it"),

@@ -261,6 +261,8 @@ class Tail:
         for request in mending.next(now):
             try:
                 await link.send(Message(f"{self._prefix}/{request.pole}/command/replay", request.payload()))
+            except UplinkDown:  # who hears is told it too, after what came before
+                return
             except Refused as error:
                 self._show.finding(request.finding("refused", str(error)))
             else:
