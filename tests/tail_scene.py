@@ -67,20 +67,20 @@ class Stage:
         self._programs: list[Program] = []
         self.publish(MARK, b'[{"n":"marker","v":1,"epoch":1,"seq":1}]', retain=True)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish, and wait until the broker has it."""
+    def publish(self, topic: str, *payloads: bytes, retain: bool = False) -> None:
+        """Publish, and wait until the broker has it all."""
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
         client.connect("127.0.0.1", self.broker.port)
         client.loop_start()
-        client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(LIMIT_S)
+        for sent in [client.publish(topic, payload, qos=1, retain=retain) for payload in payloads]:
+            sent.wait_for_publish(LIMIT_S)
         client.disconnect()
         client.loop_stop()
 
     def send(self, *seqs: int, epoch: int = 1, dataset: str = "air", **labels: int | str) -> None:
         """Publish packs of the pole as the gateway writes them."""
-        for seq in seqs:
-            payload = pack(seq, epoch=epoch, dataset=dataset, **labels)
-            self.publish(f"pole/1/pole-7/data/{dataset}", payload)
+        payloads = [pack(seq, epoch=epoch, dataset=dataset, **labels) for seq in seqs]
+        self.publish(f"pole/1/pole-7/data/{dataset}", *payloads)
 
     def tail(self, *options: str, **env: str) -> Program:
         """Start ``polegate tail``."""

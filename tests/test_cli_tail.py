@@ -17,6 +17,7 @@ from hil.receiver import Receiver
 from tests.tail_scene import NEW_YEAR, Program, Stage, pack, stage
 
 END_S = 30.0
+BURST = 2000
 
 
 @pytest.fixture
@@ -126,6 +127,15 @@ def test_with_a_poles_configuration_it_is_that_pole_as_its_file_says_and_does_no
     assert "already connected" not in log
 
 
+def test_a_burst_is_read_to_the_last_pack(tmp_path: Path) -> None:
+    with stage(tmp_path, "autosave_on_changes false\nmax_inflight_messages 0") as s:  # as fast as it can
+        tail = s.tail("--json", "--verify")
+        tail.ready()
+        s.send(*range(1, BURST + 1))
+        tail.wait(lambda: f'"seq": {BURST},' in tail.output())
+        assert (tail.interrupt(), values(tail)) == (0, [*range(1, BURST + 1)])
+
+
 def test_verify_tells_what_is_missing_at_the_end_and_ends_with_1(s: Stage) -> None:
     tail = s.tail("--verify", "--json")
     tail.ready()
@@ -223,10 +233,11 @@ def test_who_is_not_let_in_is_told_with_the_next_step(tmp_path: Path) -> None:
             assert (f"does not let {says} in; give --username and --password-file" in done.stderr) == bool(says)
 
 
-def test_ctrl_c_ends_it_while_the_broker_does_not_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])  # the one waits in the loop, the other in a thread
+def test_ctrl_c_ends_it_while_the_broker_does_not_answer(tmp_path: Path, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        tail = Program([polegate(), "tail", "--broker", f"mqtt://127.0.0.1:{port}"], tmp_path / "tail.log")
+        tail = Program([polegate(), "tail", "--broker", f"{scheme}://127.0.0.1:{port}"], tmp_path / "tail.log")
         tail.start()
         connection, _ = silent.accept()
         with connection:

