@@ -25,7 +25,7 @@ RECEIVERS := config/receivers
 $(NODE): $(READY) requirements-node.lock $(RECEIVERS)/package-lock.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
 		-r requirements-node.lock
-	cd $(RECEIVERS) && PATH="$(abspath $(BIN)):$$PATH" npm ci --silent
+	cd $(RECEIVERS) && PATH="$(abspath $(BIN)):$$PATH" npm ci --loglevel=error --no-audit --no-fund
 	@touch $@
 
 venv: $(READY)  ## set up .venv with the command in .venv/bin/polegate
@@ -75,7 +75,7 @@ lock:  ## resolve the dependencies anew and pin them with hashes
 	$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 		--group node --upgrade -o requirements-node.lock
 	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock
-	cd $(RECEIVERS) && PATH="$(abspath $(VENV)-lock/bin):$$PATH" npm update --package-lock-only --silent
+	cd $(RECEIVERS) && PATH="$(abspath $(VENV)-lock/bin):$$PATH" npm update --package-lock-only --loglevel=error --no-audit --no-fund
 	rm -rf $(VENV)-lock
 
 clean:  ## remove all that was made

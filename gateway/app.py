@@ -90,7 +90,7 @@ class Pole:
         self._journal = journal
         self._started = clock.now()
         self._health = {device.id: DeviceHealth() for device in settings.devices}
-        self._uplink = Uplink(broker_of(settings), last_will(topic))
+        self._uplink = Uplink(brokers_of(settings)[0], last_will(topic))
         self._forward = Forward(
             buffer,
             self._uplink,
@@ -289,19 +289,21 @@ def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
     )
 
 
-def broker_of(settings: Settings) -> Broker:
-    """Return where the [uplink] section says the broker is."""
+def brokers_of(settings: Settings) -> list[Broker]:
+    """Tell where the brokers are and how to get in, the best first."""
     uplink = settings.root.uplink
     host, port, tls = uplink.broker
-    return Broker(
-        host=host,
-        port=port,
-        tls=tls,
-        ca_file=uplink.ca_file,
-        client=settings.root.pole.id,
-        username=uplink.username or settings.root.pole.id,
-        password_file=uplink.password_file,
-    )
+    return [
+        Broker(
+            host=host,
+            port=port,
+            tls=tls,
+            ca_file=uplink.ca_file,
+            client=settings.root.pole.id,
+            username=uplink.username or settings.root.pole.id,
+            password_file=uplink.password_file,
+        )
+    ]
 
 
 def _terms(settings: Settings, dataset: str) -> dict[str, str]:

@@ -165,6 +165,14 @@ class Link(aiomqtt.Client):
     """
 
     def __init__(self, broker: Broker, *, will: Message | None, version: Version, unheard: int = MOST_UNHEARD) -> None:
+        """Prepare it; ``connect`` connects. Raises UplinkDown.
+
+        Args:
+            broker: where it is.
+            will: what the broker publishes when the link breaks.
+            version: of MQTT.
+            unheard: messages to us that may wait; more are dropped. 0: any number.
+        """
         tls, password = broker.secrets()
         super().__init__(
             broker.host,
@@ -384,28 +392,6 @@ class Link(aiomqtt.Client):
         ack = self._acks.get(mid)
         if ack is not None and not ack.done():
             ack.set_result(_code_of(reason_code))
-
-
-async def dial(broker: Broker, *, will: Message | None, unheard: int = MOST_UNHEARD) -> Link:
-    """Connect with MQTT 5, else with 3.1.1. Like ``connect`` it must not be cancelled. Raises UplinkDown.
-
-    Args:
-        broker: where it is.
-        will: what it publishes when the link breaks; None: nothing.
-        unheard: messages to us that may wait; more are dropped. 0: any number.
-    """
-    try:
-        return await _dial(Link(broker, will=will, version=Version.V5, unheard=unheard))
-    except OtherVersion as error:
-        try:
-            return await _dial(Link(broker, will=will, version=Version.V311, unheard=unheard))
-        except OtherVersion:
-            raise error from None
-
-
-async def _dial(link: Link) -> Link:
-    await link.connect()
-    return link
 
 
 def _code_of(reason: ReasonCode | int | None) -> int:

@@ -14,7 +14,7 @@ import random
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, UplinkDown, Version, dial
+from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, OtherVersion, UplinkDown, Version
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 LOCKED_OUT_PAUSE_S = 300.0
@@ -88,8 +88,22 @@ class Uplink:
             before_sleep=self._tell,
         ):
             with attempt:
-                return await dial(self._broker, will=self._will)
+                return await self._try_versions()
         raise AssertionError("retries never end")
+
+    async def _try_versions(self) -> Link:
+        try:
+            return await self._try(Version.V5)
+        except OtherVersion as error:
+            try:
+                return await self._try(Version.V311)
+            except OtherVersion:
+                raise error from None
+
+    async def _try(self, version: Version) -> Link:
+        link = Link(self._broker, will=self._will, version=version)
+        await link.connect()
+        return link
 
     def _pause(self, *, locked_out: bool = False) -> float:
         if locked_out:

@@ -12,10 +12,11 @@ from gateway.commands.tail import Tail
 from gateway.commands.tail_mend import ANSWER_S, ASK_AGAIN_S, Mending, Request
 from gateway.commands.tail_show import Finding
 from gateway.completeness import GRACE_S, Label, Span, Track, Watch, spans
-from gateway.mqtt_link import Refused
+from gateway.mqtt_link import NotAuthorised, Refused
 from gateway.records import Record
+from hil.broker import free_port
 from hil.relay import Relay
-from hil.scripted_broker import ScriptedBroker
+from hil.scripted_broker import Refuse, ScriptedBroker
 from tests.bench_pole import bench
 from tests.broker_scene import play, where
 from tests.tail_scene import Stage, stage
@@ -57,9 +58,10 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-def mending(port: int, show: Notes) -> Tail:
+def mending(port: int, show: Notes, *others: int) -> Tail:
     """Return a tail of all there is that asks for what is missing."""
-    return Tail(where(port), prefix="pole/1", poles=["+"], datasets=["+"], show=show, verify=True, request_replay=True)
+    brokers = [where(each) for each in (port, *others)]
+    return Tail(brokers, prefix="pole/1", poles=["+"], datasets=["+"], show=show, verify=True, request_replay=True)
 
 
 @pytest.fixture
@@ -138,6 +140,34 @@ def test_a_broker_that_lets_nobody_listen_ends_it() -> None:
     play(scene)
 
 
+def test_a_broker_of_the_older_version_behind_one_that_is_away_is_heard() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        accept = broker.on_connect
+        broker.on_connect = lambda connect: accept(connect) if connect.version == 4 else Refuse(0x84)
+        subscribed = asyncio.Event()
+
+        def subscribe(topic: str, qos: int) -> int:
+            subscribed.set()
+            assert topic.startswith("pole/1/+/")
+            return qos
+
+        broker.on_subscribe = subscribe
+        assert await mending(free_port(), Notes(), broker.port).run(_wait(subscribed)) == 0
+        assert [connect.version for connect in broker.connects] == [5, 4]
+        assert broker.goodbyes == 1
+
+    play(scene)
+
+
+def test_who_is_not_let_in_by_one_of_two_is_told_that_before_that_the_other_is_away() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_connect = lambda _: Refuse(0x87)
+        with pytest.raises(NotAuthorised):
+            await mending(broker.port, Notes(), free_port()).run(asyncio.sleep(LIMIT_S))
+
+    play(scene)
+
+
 async def _wait(event: asyncio.Event) -> None:
     await event.wait()
 
@@ -212,13 +242,18 @@ def test_without_an_answer_the_same_is_asked_later_and_that_is_told() -> None:
     assert (second.seq, second.id) == (first.seq, "me-2")
 
 
-def test_an_error_is_told_while_something_is_asked() -> None:
+def test_an_error_is_told_while_something_is_asked_and_ends_the_request_that_it_names() -> None:
     mending = Mending(watched(Label(1, 1), Label(1, 3)), "me")
-    error = b'{"event": "replay", "error": "the buffer cannot be read now: it is gone"}'
-    assert list(mending.take("pole-7", error)) == []
-    list(mending.next(100.0))
-    (told,) = mending.take("pole-7", error)
-    assert (told.kind, told.why) == ("error", "the buffer cannot be read now: it is gone")
+    error = {"event": "replay", "error": "the buffer cannot be read now: it is gone"}
+    assert list(mending.take("pole-7", json.dumps(error).encode())) == []
+    (asked,) = mending.next(100.0)
+    assert list(mending.take("pole-7", json.dumps(error | {"id": "another's"}).encode())) == []
+    for more in ({}, {"id": asked.id}):
+        (told,) = mending.take("pole-7", json.dumps(error | more).encode())
+        assert (told.kind, told.why) == ("error", "the buffer cannot be read now: it is gone")
+    assert list(mending.unanswered(1e9)) == []
+    (again,) = mending.next(1e9)
+    assert again.seq == asked.seq
 
 
 @pytest.mark.parametrize(

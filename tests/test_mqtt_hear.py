@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.mqtt_link import MOST_UNHEARD, Link, Message, Received, Refused, UplinkDown, Version, dial
-from hil.scripted_broker import Ack, Refuse, ScriptedBroker, Send
+from gateway.mqtt_link import MOST_UNHEARD, Link, Message, Received, Refused, UplinkDown, Version
+from hil.scripted_broker import Ack, ScriptedBroker, Send
 from tests.broker_scene import play, where
 
 MANY = 3 * MOST_UNHEARD
@@ -20,6 +20,12 @@ def publish(topic: str, payload: bytes) -> bytes:
     return bytes((0x30, len(body))) + body
 
 
+async def connected(broker: ScriptedBroker, version: Version = Version.V5, unheard: int = MOST_UNHEARD) -> Link:
+    link = Link(where(broker.port), will=None, version=version, unheard=unheard)
+    await link.connect()
+    return link
+
+
 async def hear_on(heard: AsyncIterator[Received], got: list[bytes]) -> None:
     async for received in heard:
         got.append(received.payload)  # noqa: PERF401  # what came before the link broke counts
@@ -27,21 +33,10 @@ async def hear_on(heard: AsyncIterator[Received], got: list[bytes]) -> None:
 
 def test_a_link_without_a_will_leaves_nothing_behind() -> None:
     async def scene(broker: ScriptedBroker) -> None:
-        link = await dial(where(broker.port), will=None)
+        link = await connected(broker)
         assert broker.connects[0].will is None
         link.abort()
         await link.broken()
-
-    play(scene)
-
-
-def test_a_broker_of_the_older_version_is_dialled_again() -> None:
-    async def scene(broker: ScriptedBroker) -> None:
-        accept = broker.on_connect
-        broker.on_connect = lambda connect: accept(connect) if connect.version == 4 else Refuse(0x84)
-        link = await dial(where(broker.port), will=None)
-        assert (link.version, [connect.version for connect in broker.connects]) == (Version.V311, [5, 4])
-        await link.close()
 
     play(scene)
 
@@ -56,8 +51,7 @@ def test_all_topics_are_subscribed_to_and_one_that_is_refused_is_told(version: V
             return 0x87 if topic == "b/+" else qos
 
         broker.on_subscribe = answer
-        link = Link(where(broker.port), will=None, version=version)
-        await link.connect()
+        link = await connected(broker, version)
         with pytest.raises(Refused, match="reason 0x87"):
             await anext(link.hear("a", "b/+", "c/#"))
         assert asked == [("a", 1), ("b/+", 1), ("c/#", 1)]
@@ -71,7 +65,7 @@ def test_what_nobody_hears_yet_waits_up_to_the_bound_and_all_of_it_without_one(u
     async def scene(broker: ScriptedBroker) -> None:
         packets = b"".join(publish("a", b"%d" % number) for number in range(MANY))
         broker.on_publish = lambda _: (Send(packets), Ack())
-        link = await dial(where(broker.port), will=None, unheard=unheard)
+        link = await connected(broker, unheard=unheard)
         async with contextlib.aclosing(link.hear("a")) as heard:
             first = asyncio.ensure_future(anext(heard))
             await asyncio.sleep(1)  # it has subscribed

@@ -11,7 +11,7 @@ import re
 import secrets
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from pydantic import ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from gateway import log, records
-from gateway.app import broker_of
+from gateway.app import brokers_of
 from gateway.clock import Clock
 from gateway.commands.check import FILE, report
 from gateway.commands.tail_mend import Mending
 from gateway.commands.tail_show import AsJson, AsText, Finding, Show
 from gateway.completeness import GRACE_S, Arrival, Watch, label_of, spans
 from gateway.faults import SettingsError, from_pydantic
-from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, Received, Refused, UplinkDown, dial
+from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, OtherVersion, Received, Refused, UplinkDown, Version
 from gateway.records import NoSenml, Record
 from gateway.settings import PoleSettings, Root, Settings, UplinkSettings
 from gateway.settings_file import load
@@ -55,7 +55,7 @@ class Level(click.ParamType[str]):
         return value
 
 
-EXISTING = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
+EXISTING = click.Path(exists=True, dir_okay=False, resolve_path=True)
 
 
 @click.command("tail")
@@ -109,11 +109,12 @@ def command(
         settings = load(path) if path is not None else _made_of(url, more)
     except SettingsError as error:
         return report(error.faults)
-    broker = replace(broker_of(settings), client=f"polegate-tail-{secrets.token_hex(4)}")
+    client = f"polegate-tail-{secrets.token_hex(4)}"  # that of a pole would end the pole's connection
+    brokers = [replace(broker, client=client) for broker in brokers_of(settings)]
     log.start(logging.ERROR)  # what is wrong is said here
     show = AsJson() if as_json else AsText()
     tail = Tail(
-        broker,
+        brokers,
         prefix=settings.root.uplink.prefix,
         poles=poles or ([settings.root.pole.id] if path is not None else [ALL]),
         datasets=datasets or [ALL],
@@ -125,7 +126,7 @@ def command(
         try:
             code = runner.run(tail.run(_end(seconds)))
         except NotAuthorised:
-            who = f"the user {quoted(broker.username)}" if broker.password_file else "anybody without a user"
+            who = f"the user {quoted(brokers[0].username)}" if brokers[0].password_file else "anybody without a user"
             click.echo(f"{tail.where} does not let {who} in; give --username and --password-file", err=True)
             return EX_NOPERM
         except Refused as error:
@@ -165,7 +166,7 @@ class Tail:
 
     def __init__(
         self,
-        broker: Broker,
+        brokers: Sequence[Broker],
         *,
         prefix: str,
         poles: Sequence[str],
@@ -177,7 +178,7 @@ class Tail:
         """Make it.
 
         Args:
-            broker: where packs come from.
+            brokers: where packs come from, the best first.
             prefix: what all topics begin with.
             poles: whose; "+" is all.
             datasets: of these; "+" is all.
@@ -185,16 +186,17 @@ class Tail:
             verify: tell what is missing.
             request_replay: ask for it.
         """
-        self.where = f"the broker at {broker.host}:{broker.port}"
+        places = [f"{broker.host}:{broker.port}" for broker in brokers]
+        self.where = f"the broker{'s' if places[1:] else ''} at {' and '.join(places)}"
         poles, datasets = _distinct(poles), _distinct(datasets)
         self.topics = [f"{prefix}/{pole}/data/{dataset}" for pole in poles for dataset in datasets]
         if request_replay:
             self.topics += [f"{prefix}/{pole}/event/replay" for pole in poles]
-        self._broker = broker
+        self._brokers = brokers
         self._prefix = prefix
         self._show = show
         self._watch = Watch() if verify else None
-        self._mending = Mending(self._watch, broker.client) if self._watch and request_replay else None
+        self._mending = Mending(self._watch, brokers[0].client) if self._watch and request_replay else None
         self._clock = Clock()
         self._dialling: asyncio.Future[Link] | None = None
 
@@ -231,7 +233,7 @@ class Tail:
             self._say("connected again; what was sent meanwhile did not come")
 
     async def _dial(self) -> Link:
-        self._dialling = asyncio.ensure_future(dial(self._broker, will=None, unheard=0))
+        self._dialling = asyncio.ensure_future(_first_to_let_in(self._brokers))
         return await asyncio.shield(self._dialling)
 
     async def _dial_again(self) -> Link:
@@ -303,6 +305,34 @@ class Tail:
 def _distinct(names: Sequence[str]) -> list[str]:
     """Leave out what another name covers: a broker may send twice what is subscribed to twice."""
     return [ALL] if ALL in names else list(dict.fromkeys(names))
+
+
+async def _first_to_let_in(brokers: Iterable[Broker]) -> Link:
+    """Connect to the best broker that there is. Raises UplinkDown."""
+    failed: list[UplinkDown] = []
+    for broker in brokers:
+        try:
+            return await _connected(broker)
+        except UplinkDown as error:
+            failed.append(error)
+    raise next((error for error in failed if isinstance(error, NotAuthorised)), failed[-1])
+
+
+async def _connected(broker: Broker) -> Link:
+    """Connect with MQTT 5, else with 3.1.1. Raises UplinkDown."""
+    try:
+        return await _speak(broker, Version.V5)
+    except OtherVersion as error:
+        try:
+            return await _speak(broker, Version.V311)
+        except OtherVersion:
+            raise error from None
+
+
+async def _speak(broker: Broker, version: Version) -> Link:
+    link = Link(broker, will=None, version=version, unheard=0)
+    await link.connect()
+    return link
 
 
 async def _end(seconds: float | None) -> None:

@@ -85,11 +85,13 @@ class Mending:
             return
         if asked is None or not isinstance(answer, dict):
             return
-        if answer.get("id") == asked.id:
+        about = answer.get("id")
+        if about == asked.id:
             del self._open[pole]
+        if "error" in answer and about in {asked.id, None}:  # without an id it may be about another's request
+            yield Finding("error", pole, asked.dataset, why=str(answer["error"]))
+        elif about == asked.id:
             yield from self._learn(asked, answer)
-        elif "error" in answer:  # it does not say whose request it is
-            yield Finding("error", pole, why=str(answer["error"]))
 
     def _learn(self, asked: Request, answer: dict[str, Any]) -> Iterator[Finding]:
         track = self._watch.tracks[asked.pole, asked.dataset]
