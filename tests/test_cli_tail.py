@@ -224,13 +224,21 @@ def test_a_broker_that_is_not_there_is_told_with_the_next_step() -> None:
 def test_who_is_not_let_in_is_told_with_the_next_step(tmp_path: Path) -> None:
     users, password = tmp_path / "users", tmp_path / "password"
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "me", "right"], check=True)  # noqa: S603, S607
+    config = tmp_path / "pole.toml"
     with stage(tmp_path, f"per_listener_settings false\npassword_file {users}") as s:
-        at = "--broker", f"mqtt://127.0.0.1:{s.broker.port}"
-        for given, says in (("wrong", 'the user "me"'), ("right", "")):
-            password.write_text(f"{given}\n")
-            done = ended(*at, "--username", "me", "--password-file", str(password), "--seconds", "0.5")
-            assert done.returncode == (77 if says else 0)
-            assert (f"does not let {says} in; give --username and --password-file" in done.stderr) == bool(says)
+        url = f"mqtt://127.0.0.1:{s.broker.port}"
+        config.write_text(f'[pole]\nid = "me"\n[uplink]\nurl = "{url}"\npassword_file = "{password}"\n')
+        given = ["--broker", url, "--username", "me", "--password-file", str(password)]
+        for options, step in (
+            (given, "give --username and --password-file"),
+            (["--config", str(config)], "see [uplink] in"),
+        ):
+            password.write_text("wrong\n")
+            done = ended(*options, "--seconds", "10")
+            assert done.returncode == 77
+            assert f'does not let the user "me" in; {step}' in done.stderr
+            password.write_text("right\n")
+            assert ended(*options, "--seconds", "0.5").returncode == 0
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])  # the one waits in the loop, the other in a thread

@@ -127,7 +127,8 @@ def command(
             code = runner.run(tail.run(_end(seconds)))
         except NotAuthorised:
             who = f"the user {quoted(brokers[0].username)}" if brokers[0].password_file else "anybody without a user"
-            click.echo(f"{tail.where} does not let {who} in; give --username and --password-file", err=True)
+            step = "give --username and --password-file" if path is None else f"see [uplink] in {path}"
+            click.echo(f"{tail.where} does not let {who} in; {step}", err=True)
             return EX_NOPERM
         except Refused as error:
             click.echo(f"{tail.where} does not let you read {' or '.join(tail.topics)}: {error}", err=True)
