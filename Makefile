@@ -19,6 +19,15 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Node for one test, and what the receiver in JavaScript imports
+NODE := $(VENV)/.node
+RECEIVERS := config/receivers
+$(NODE): $(READY) requirements-node.lock $(RECEIVERS)/package-lock.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+		-r requirements-node.lock
+	cd $(RECEIVERS) && PATH="$(abspath $(BIN)):$$PATH" npm ci --loglevel=error --no-audit --no-fund
+	@touch $@
+
 venv: $(READY)  ## set up .venv with the command in .venv/bin/polegate
 
 debian-demo:
@@ -39,7 +48,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(READY) debian-test lint  ## everything that must be true, in a few minutes
+test: $(READY) $(NODE) debian-test lint  ## everything that must be true, in a few minutes
 	$(BIN)/pytest -n 2
 
 # What a pole has installed, and nothing else: the figures are those of a pole.
@@ -69,7 +78,11 @@ lock:  ## resolve the dependencies anew and pin them with hashes
 		--all-extras --upgrade -o requirements.lock pyproject.toml
 	$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 		-c requirements.lock -o requirements-run.lock pyproject.toml
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+		--group node --upgrade -o requirements-node.lock
+	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock
+	cd $(RECEIVERS) && PATH="$(abspath $(VENV)-lock/bin):$$PATH" npm update --package-lock-only --loglevel=error --no-audit --no-fund
 	rm -rf $(VENV)-lock
 
 clean:  ## remove all that was made
-	rm -rf $(VENV) $(VENV)-lock .bench .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(RECEIVERS)/node_modules .bench .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -12,6 +12,7 @@ COMMANDS = {
     "probe": "read one device once and show bytes and values",
     "run": "run the gateway",
     "schema": "write what a pole says and hears: AsyncAPI and JSON Schema",
+    "tail": "print the readings that come to a broker, and tell what is missing",
 }
 
 

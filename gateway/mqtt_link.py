@@ -175,7 +175,15 @@ class Link(Client):
         window: messages that may be without a PUBACK at a time.
     """
 
-    def __init__(self, broker: Broker, *, will: Message | None, version: Version, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        will: Message | None,
+        version: Version,
+        tls: Tls | None = None,
+        unheard: int = MOST_UNHEARD,
+    ) -> None:
         """Prepare it; ``connect`` connects.
 
         Args:
@@ -183,6 +191,7 @@ class Link(Client):
             will: what the broker publishes when the link breaks.
             version: of MQTT.
             tls: what was read of the broker's files before; None: they are read now.
+            unheard: messages to us that may wait; more are dropped. 0: any number.
 
         Raises:
             NotTrusted: what lies in the files of TLS cannot be used.
@@ -205,7 +214,7 @@ class Link(Client):
             clean_session=None if version == Version.V5 else True,
             clean_start=True if version == Version.V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             logger=_quiet,
-            max_queued_incoming_messages=MOST_UNHEARD,
+            max_queued_incoming_messages=unheard,
         )
         self._broker = broker
         self.version = version
@@ -310,7 +319,7 @@ class Link(Client):
         self._slot_is_free.clear()
         await self._slot_is_free.wait()
 
-    async def hear(self, topic: str) -> AsyncGenerator[Received, None]:
+    async def hear(self, *topics: str) -> AsyncGenerator[Received, None]:
         """Subscribe, and give what comes.
 
         Raises:
@@ -318,10 +327,10 @@ class Link(Client):
             Refused: the broker does not let us subscribe.
         """
         try:
-            (code,) = await self.subscribe(topic, qos=1, timeout=ACK_S)
+            codes = await self.subscribe([(topic, 1) for topic in topics], timeout=ACK_S)
             self.must_not_be_cancelled()
-            if _code_of(code) >= REFUSAL:
-                raise Refused(f"the broker refuses a subscription with reason 0x{_code_of(code):02x}", _code_of(code))
+            if (worst := max(map(_code_of, codes))) >= REFUSAL:
+                raise Refused(f"the broker refuses a subscription with reason 0x{worst:02x}", worst)
             async for message in self.messages:
                 payload = message.payload
                 assert isinstance(payload, bytes)  # noqa: S101  # what comes is; what goes may be more

@@ -116,6 +116,7 @@ class ScriptedBroker:
         on_connect: what to do with a CONNECT.
         on_publish: what to do with a PUBLISH.
         on_ping: what to do with a PINGREQ.
+        on_subscribe: the code for each topic of a SUBSCRIBE, from topic and QoS.
         connects: every CONNECT that came.
         published: every PUBLISH that came.
         acknowledged: those of them that got a PUBACK of success.
@@ -132,6 +133,7 @@ class ScriptedBroker:
         self.on_connect: Callable[[Connect], Deeds] = lambda _: Accept()
         self.on_publish: Callable[[Publish], Deeds] = lambda _: Ack()
         self.on_ping: Callable[[], Deeds] = lambda: Send(PINGRESP)
+        self.on_subscribe: Callable[[str, int], int] = lambda _, qos: qos
         self.connects: list[Connect] = []
         self.published: list[Publish] = []
         self.acknowledged: list[Publish] = []
@@ -210,7 +212,7 @@ class ScriptedBroker:
         if kind == PUBLISH:
             await self._take(Publish.parse(head, body, client.connect.version), client, writer)
         elif kind == SUBSCRIBE:
-            writer.write(_suback(body, client.connect.version))
+            writer.write(_suback(body, client.connect.version, self.on_subscribe))
         elif kind == PINGREQ:
             await self._do(self.on_ping(), client, writer)
         elif kind == DISCONNECT:
@@ -294,14 +296,14 @@ async def _end(writer: asyncio.StreamWriter, deed: Refuse | Disconnect | Close, 
     raise _Ended
 
 
-def _suback(body: bytes, version: int) -> bytes:
+def _suback(body: bytes, version: int, code: Callable[[str, int], int]) -> bytes:
     fields = Fields(body)
     number = fields.number(2)
     if version == V5:
         fields.properties()
     granted = bytearray()
     while fields.left:
-        fields.text()
-        granted.append(fields.number(1) & 0x03)
+        topic = fields.text()
+        granted.append(code(topic, fields.number(1) & 0x03))
     content = number.to_bytes(2, "big") + (b"\0" if version == V5 else b"") + granted
     return bytes((0x90, len(content))) + content

@@ -37,6 +37,7 @@ def test_a_folder_of_commands_holds_no_command_that_help_does_not_name() -> None
         ("check", ["check [OPTIONS] FILE", "line", "0: no fault", "78: faults"]),
         ("run", ["--config FILE", "SIGTERM", "73:", "78:"]),
         ("probe", ["DEVICE", "--config FILE", "id of a [[device]]", "stop the gateway first", "1:", "64:", "78:"]),
+        ("tail", ["--broker URL", "--config FILE", "--verify", "--request-replay", "Ctrl-C", "0:", "1:", "69:", "77:"]),
         (
             "decode",
             [
@@ -74,6 +75,17 @@ def test_without_a_command_help_is_shown_and_the_call_is_wrong() -> None:
         (["decode"], "Missing argument 'DRIVER'"),
         (["decode", "sds011"], "Missing argument 'HEX...'"),
         (["decode", "sds011", "00", "--jsno"], "No such option"),
+        (["tail"], "say either --broker URL or --config FILE"),
+        (["tail", "--broker", "mqtt://a", "--config", "pole.toml"], "say either --broker URL or --config FILE"),
+        (
+            ["tail", "--config", "pole.toml", "--prefix", "a"],
+            "--prefix is for --broker; with --config the file says it",
+        ),
+        (["tail", "--broker", "192.168.1.10"], '--broker is "192.168.1.10"; write mqtts://192.168.1.10, or mqtt://'),
+        (["tail", "--broker", "mqtt://a", "--prefix", "pole/#"], '--prefix is "pole/#"; it is made of letters'),
+        (["tail", "--broker", "mqtt://a", "--pole", "a/b"], '"a/b" is no name'),
+        (["tail", "--broker", "mqtt://a", "--username", "me"], "--username and --password-file belong together"),
+        (["tail", "--broker", "mqtt://a", "--password-file", "/no/such"], "'/no/such' does not exist"),
     ],
 )
 def test_a_wrong_call_says_what_is_missing_and_where_help_is(arguments: list[str], says: str) -> None:

@@ -14,8 +14,12 @@ def table(device: Driver, values: Values) -> Iterator[str]:
         yield "a sound frame, with nothing in it that is read"
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        unit = device.channel(name).unit
-        yield f"{name:<{width}}  {_said(value)} {READ_AS.get(unit, unit)}".rstrip()
+        yield f"{name:<{width}}  {said(value, device.channel(name).unit)}"
+
+
+def said(value: Value, unit: str) -> str:
+    """Write a value with its unit."""
+    return f"{_said(value)} {READ_AS.get(unit, unit)}".rstrip()
 
 
 def _said(value: Value) -> str:

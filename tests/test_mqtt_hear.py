@@ -1,0 +1,81 @@
+"""One who listens to a broker: what is subscribed to, what waits, and what is dropped."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.mqtt_link import MOST_UNHEARD, Link, Message, Received, Refused, UplinkDown, Version
+from hil.scripted_broker import Ack, ScriptedBroker, Send
+from tests.broker_scene import play, where
+
+MANY = 3 * MOST_UNHEARD
+GO = Message("go", b"")
+
+
+def publish(topic: str, payload: bytes) -> bytes:
+    """Return a PUBLISH with QoS 0, MQTT 5 section 3.3, for a short topic and payload."""
+    body = len(topic).to_bytes(2, "big") + topic.encode() + b"\0" + payload
+    return bytes((0x30, len(body))) + body
+
+
+async def connected(broker: ScriptedBroker, version: Version = Version.V5, unheard: int = MOST_UNHEARD) -> Link:
+    link = Link(where(broker.port), will=None, version=version, unheard=unheard)
+    await link.connect()
+    return link
+
+
+async def hear_on(heard: AsyncIterator[Received], got: list[bytes]) -> None:
+    async for received in heard:
+        got.append(received.payload)  # noqa: PERF401  # what came before the link broke counts
+
+
+def test_a_link_without_a_will_leaves_nothing_behind() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        link = await connected(broker)
+        assert broker.connects[0].will is None
+        link.abort()
+        await link.broken()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("version", [Version.V5, Version.V311])
+def test_all_topics_are_subscribed_to_and_one_that_is_refused_is_told(version: Version) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        asked = []
+
+        def answer(topic: str, qos: int) -> int:
+            asked.append((topic, qos))
+            return 0x87 if topic == "b/+" else qos
+
+        broker.on_subscribe = answer
+        link = await connected(broker, version)
+        with pytest.raises(Refused, match="reason 0x87"):
+            await anext(link.hear("a", "b/+", "c/#"))
+        assert asked == [("a", 1), ("b/+", 1), ("c/#", 1)]
+        await link.close()
+
+    play(scene)
+
+
+@pytest.mark.parametrize(("unheard", "kept"), [(MOST_UNHEARD, MOST_UNHEARD), (0, MANY)])
+def test_what_nobody_hears_yet_waits_up_to_the_bound_and_all_of_it_without_one(unheard: int, kept: int) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        packets = b"".join(publish("a", b"%d" % number) for number in range(MANY))
+        broker.on_publish = lambda _: (Send(packets), Ack())
+        link = await connected(broker, unheard=unheard)
+        async with contextlib.aclosing(link.hear("a")) as heard:
+            first = asyncio.ensure_future(anext(heard))
+            await asyncio.sleep(1)  # it has subscribed
+            await link.send(GO)
+            await asyncio.sleep(1)  # all is here
+            got = [(await first).payload]
+            broker.drop()
+            with pytest.raises(UplinkDown):
+                await hear_on(heard, got)
+        assert got[:3] == [b"0", b"1", b"2"]
+        assert kept <= len(got) <= kept + 1  # the first was taken before the others waited, or not
+
+    play(scene)
