@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeGuard
 GRACE_S = 90.0
 """A pack that was refused is sent again after 60 s, one in flight on a broken link after up to 60 s."""
 MOST_NUMBER = 1 << 53  # a larger one is no JSON number for many
+PART = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 AFTER = re.compile(r"(\d{1,16}):(\d{1,16})", re.ASCII)
 
 Span = tuple[int, int]
@@ -33,6 +34,7 @@ class Arrival(StrEnum):
     LATE = "late"
     MENDED = "mended"  # late, and it was said to be missing
     REPEAT = "repeat"
+    PART = "part"  # one of several, and there are more to come
     RESTART = "restart"  # the first that comes of a new epoch
 
 
@@ -44,12 +46,14 @@ class Label(NamedTuple):
         seq: number in it.
         after: epoch and seq of the last pack before this epoch; None where it says nothing.
         backfill: it waited while newer ones went.
+        part: which part of a pack this is, and of how many; (1, 1) is a whole one.
     """
 
     epoch: int
     seq: int
     after: Span | None = None
     backfill: bool = False
+    part: Span = (1, 1)
 
 
 @dataclass(slots=True)
@@ -89,10 +93,13 @@ class Track:
         self.repeats = 0
         self.holes: list[Hole] = []
         self._came: dict[int, _Numbers] = {}
+        self._parts: dict[tuple[int, int, int], set[int]] = {}  # by epoch, seq and how many those that came
         self._passed: dict[int, int] = {}  # by epoch the highest number that must be there; nothing before the watch
 
     def take(self, label: Label, now: float) -> Arrival:
         """Count a pack."""
+        if not self._is_whole(label):
+            return Arrival.PART
         newest = max(self._passed.items(), default=None)
         self.packs += 1
         if not self._came.setdefault(label.epoch, _Numbers()).add(label.seq):
@@ -124,6 +131,18 @@ class Track:
         self._split(epoch, last + 1)
         begin = bisect_left(self.holes, (epoch, first), key=_place)
         return self.holes[begin : bisect_right(self.holes, (epoch, last), key=_place)]
+
+    def _is_whole(self, label: Label) -> bool:
+        """Tell whether all parts of a pack have come."""
+        part, number = label.part
+        if number == 1:
+            return True
+        parts = self._parts.setdefault((label.epoch, label.seq, number), set())
+        parts.add(part)
+        if len(parts) < number:
+            return False
+        del self._parts[label.epoch, label.seq, number]
+        return True
 
     def _fill(self, label: Label) -> bool:
         """Close the hole that a pack was, if it was one; tell whether that had been told."""
@@ -189,7 +208,14 @@ def label_of(labels: Mapping[str, Any]) -> Label | None:
     if not (_is_number(epoch) and _is_number(seq)):
         return None
     found = AFTER.fullmatch(after) if isinstance(after, str) else None
-    return Label(epoch, seq, (int(found[1]), int(found[2])) if found else None, backfill=bool(labels.get("backfill")))
+    parted = PART.fullmatch(part) if isinstance(part := labels.get("part"), str) else None
+    return Label(
+        epoch,
+        seq,
+        (int(found[1]), int(found[2])) if found else None,
+        backfill=bool(labels.get("backfill")),
+        part=(int(parted[1]), int(parted[2])) if parted else (1, 1),
+    )
 
 
 def spans(holes: Iterable[Hole]) -> dict[int, list[Span]]:

@@ -43,6 +43,7 @@ WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
 NOBODY = None, 0.0
+BACKFILL = "backfill", "1"
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
 # Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
 UNSUPPORTED_VERSION = 0x84
@@ -160,11 +161,13 @@ class Received:
         topic: where.
         payload: what.
         retain: it lay with the broker already when we came.
+        backfill: it is old; told by user property, in MQTT 5.
     """
 
     topic: str
     payload: bytes
     retain: bool
+    backfill: bool = False
 
 
 class Link(Client):
@@ -334,7 +337,8 @@ class Link(Client):
             async for message in self.messages:
                 payload = message.payload
                 assert isinstance(payload, bytes)  # noqa: S101  # what comes is; what goes may be more
-                yield Received(str(message.topic), payload, message.retain)
+                backfill = BACKFILL in getattr(message.properties, "UserProperty", ())
+                yield Received(str(message.topic), payload, message.retain, backfill)
         except aiomqtt.MqttError as error:
             raise UplinkDown(self.why()) from error
 
@@ -450,7 +454,7 @@ def _properties(content_type: str, encoding: str, backfill: bool) -> _Packed:  #
     if encoding:
         properties.UserProperty = ("ce", encoding)
     if backfill:
-        properties.UserProperty = ("backfill", "1")
+        properties.UserProperty = BACKFILL
     return _Packed(properties)
 
 

@@ -196,3 +196,21 @@ def test_what_is_no_number_is_none(labels: dict[str, object]) -> None:
 def test_labels_are_read() -> None:
     assert label_of({"epoch": 3, "seq": 1, "after": "2:17", "backfill": True}) == Label(3, 1, (2, 17), backfill=True)
     assert label_of({"epoch": 3, "seq": 2, "after": "2:x", "cat": "0123abcd"}) == Label(3, 2)
+
+
+def test_a_pack_in_parts_has_come_when_its_last_part_has() -> None:
+    watch = Watch()
+    parts = [Label(5, 2, part=(n, 3)) for n in (1, 3)]
+    assert heard(watch, Label(5, 1), *parts, parts[0], Label(5, 3)) == ["next", "part", "part", "part", "next"]
+    assert due(watch, GRACE_S) == [("pole-7", "air", {5: [(2, 2)]})]
+    assert heard(watch, Label(5, 2, part=(2, 3))) == ["mended"]
+    assert heard(watch, Label(5, 2)) == ["repeat"]
+
+
+@pytest.mark.parametrize(
+    ("told", "part"), [("2/3", (2, 3)), ("0/3", (1, 1)), ("1/2/3", (1, 1)), (3, (1, 1)), (None, (1, 1))]
+)
+def test_a_part_is_read_from_its_label(told: object, part: Span) -> None:
+    label = label_of({"epoch": 1, "seq": 2, "part": told})
+    assert label is not None
+    assert label.part == part

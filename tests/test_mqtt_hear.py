@@ -14,9 +14,11 @@ MANY = 3 * MOST_UNHEARD
 GO = Message("go", b"")
 
 
-def publish(topic: str, payload: bytes) -> bytes:
-    """Return a PUBLISH with QoS 0, MQTT 5 section 3.3, for a short topic and payload."""
-    body = len(topic).to_bytes(2, "big") + topic.encode() + b"\0" + payload
+def publish(topic: str, payload: bytes, user: tuple[str, str] | None = None) -> bytes:
+    """Return a PUBLISH with QoS 0, MQTT 5 section 3.3, for a short topic and payload, with a user property or none."""
+    texts = [text.encode() for text in user or ()]
+    properties = b"".join([b"\x26", *(len(text).to_bytes(2, "big") + text for text in texts)]) if texts else b""
+    body = len(topic).to_bytes(2, "big") + topic.encode() + bytes([len(properties)]) + properties + payload
     return bytes((0x30, len(body))) + body
 
 
@@ -37,6 +39,23 @@ def test_a_link_without_a_will_leaves_nothing_behind() -> None:
         assert broker.connects[0].will is None
         link.abort()
         await link.broken()
+
+    play(scene)
+
+
+def test_what_is_backfill_is_told() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        told = ("backfill", "1"), ("ce", "zstd"), None
+        broker.on_publish = lambda _: [Send(b"".join(publish("a", b"x", user) for user in told)), Ack()]
+        link = await connected(broker)
+        heard = link.hear("a")
+        first = asyncio.ensure_future(anext(heard))
+        await asyncio.sleep(0.1)
+        await link.send(GO)
+        got = [await first, await anext(heard), await anext(heard)]
+        assert [received.backfill for received in got] == [True, False, False]
+        await heard.aclose()
+        await link.close()
 
     play(scene)
 

@@ -125,6 +125,19 @@ def test_holes_are_told_and_copies_are_dropped(s: Stage, language: str) -> None:
 
 
 @pytest.mark.parametrize("language", COMMANDS)
+def test_the_parts_of_a_pack_are_no_copies_of_each_other(s: Stage, language: str) -> None:
+    program = receiver(s, language)
+    program.ready()
+    for value, part in enumerate(("1/2", "2/2", "1/2")):
+        record = {"bn": "a", "bt": NEW_YEAR, "epoch": 1, "seq": 1, "part": part, "v": value}
+        s.publish("pole/1/pole-7/data/air", json.dumps([record]).encode())
+    s.send(2)
+    program.wait(lambda: len(program.objects()) == 3)
+    assert [record["value"] for record in program.objects()] == [0, 1, 2]
+    assert not program.lines("missing")
+
+
+@pytest.mark.parametrize("language", COMMANDS)
 def test_what_comes_while_a_receiver_is_away_waits_for_it(s: Stage, language: str) -> None:
     program = receiver(s, language)
     program.ready()

@@ -29,9 +29,9 @@ function expect(topic, epoch, seq) {
 function take(topic, payload) {
   const packed = payload.subarray(0, 4).toString("hex") === "28b52ffd";
   const pack = JSON.parse(packed ? zstdDecompressSync(payload) : payload);
-  const { epoch, seq, after = "0:0" } = pack[0];
-  if (came.has(`${topic} ${epoch} ${seq}`)) return;
-  came.add(`${topic} ${epoch} ${seq}`);
+  const { epoch, seq, part, after = "0:0" } = pack[0]; // part: of a pack that was too large for the broker
+  if (came.has(`${topic} ${epoch} ${seq} ${part}`)) return;
+  came.add(`${topic} ${epoch} ${seq}`).add(`${topic} ${epoch} ${seq} ${part}`);
   const [lastEpoch, lastSeq] = after.split(":").map(Number);
   if (highest.get(topic)?.has(lastEpoch)) expect(topic, lastEpoch, lastSeq);
   expect(topic, epoch, seq);

@@ -38,9 +38,10 @@ def on_message(_client, _userdata, message):
     packed = message.payload.startswith(bytes.fromhex("28b52ffd"))
     pack = json.loads(zstandard.decompress(message.payload) if packed else message.payload)
     number = message.topic, pack[0]["epoch"], pack[0]["seq"]
-    if number in came:
+    part = *number, pack[0].get("part")  # of a pack that was too large for the broker
+    if part in came:
         return
-    came.add(number)
+    came.update((number, part))
     before = message.topic, *map(int, pack[0].get("after", "0:0").split(":"))
     for must in [before, number] if before[:2] in highest else [number]:
         expect(*must)

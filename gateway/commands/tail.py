@@ -274,23 +274,23 @@ class Tail:
     def _take(self, received: Received) -> None:
         pole, kind, name = received.topic.removeprefix(f"{self._prefix}/").split("/")
         if kind == "data":
-            self._take_pack(pole, name, received.payload)
+            self._take_pack(pole, name, received)
         elif self._mending is not None:
             for finding in self._mending.take(pole, received.payload):
                 self._show.finding(finding)
 
-    def _take_pack(self, pole: str, dataset: str, payload: bytes) -> None:
+    def _take_pack(self, pole: str, dataset: str, received: Received) -> None:
         try:
-            pack = records.read(payload, (self._clock.now() + self._clock.utc_offset()) / NS)
+            pack = records.read(received.payload, (self._clock.now() + self._clock.utc_offset()) / NS)
         except NoSenml as error:
             self._show.finding(Finding("unreadable", pole, dataset, why=str(error)))
             return
         self._show.pack(pole, dataset, pack)
         if self._watch is not None:
-            self._count(self._watch, pole, dataset, pack)
+            self._count(self._watch, pole, dataset, pack, backfill=received.backfill)
 
-    def _count(self, watch: Watch, pole: str, dataset: str, pack: Sequence[Record]) -> None:
-        label = label_of(pack[0].labels)
+    def _count(self, watch: Watch, pole: str, dataset: str, pack: Sequence[Record], *, backfill: bool) -> None:
+        label = label_of({"backfill": backfill} | pack[0].labels)
         if label is None:
             self._show.finding(Finding("unnumbered", pole, dataset))
             return
