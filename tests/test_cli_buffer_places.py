@@ -147,7 +147,7 @@ def test_a_file_that_may_not_be_read_is_told(left_open: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_told(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = buffer_export.look(closed)
     gone = [*found.numbers, number_of(9, 9)]
-    monkeypatch.setattr("gateway.commands.buffer.look", lambda *_: found._replace(numbers=gone))
+    monkeypatch.setattr("gateway.commands.buffer.look", lambda *_, **__: found._replace(numbers=gone))
 
     code, _, err = call("buffer", "export", str(closed))
 
