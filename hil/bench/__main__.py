@@ -39,7 +39,9 @@ AIMS = {
     "buffer_online_fsyncs": 0,
     "fsyncs_per_commit": 1.05,
     "drain_ratio_vs_paho": 0.8,
+    "drain_ratio_vs_paho_tls": 0.8,
     "cpu_per_pack_ratio_vs_paho": 1.5,
+    "cpu_per_pack_ratio_vs_paho_tls": 1.5,
     "alarm_latency_ratio_p50": 2,
     "alarm_latency_ratio_p99": 2,
 }
