@@ -6,7 +6,6 @@ would start an epmd of their own that outlives them; here one is started beside 
 
 import os
 import secrets
-import subprocess
 from pathlib import Path
 
 from hil.broker import Broker, free_port, program
@@ -15,7 +14,6 @@ from hil.process import Process
 
 NODES = 3
 READY_S = 90.0
-CTL_S = 90.0
 SCRIPTS = "/usr/lib/rabbitmq/bin"  # those of /usr/sbin change the user
 
 CONFIG = """\
@@ -43,7 +41,7 @@ def rabbitmq(folder: Path) -> Cluster:
     epmd_port = str(free_port())
     names = [f"node{number}@localhost" for number in range(NODES)]
     peers = "".join(f"cluster_formation.classic_config.nodes.{n} = {name}\n" for n, name in enumerate(names, 1))
-    environments = {}
+    nodes = []
     for name in names:
         config, port = folder / f"{name}.conf", free_port()
         config.write_text(CONFIG.format(port=port) + peers)
@@ -63,20 +61,13 @@ def rabbitmq(folder: Path) -> Cluster:
             "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node, instead of starting it
         }
         process = Process([program("rabbitmq-server", SCRIPTS)], folder / f"{name}.log", env)
-        environments[Broker(process, port, ready_s=READY_S)] = env
+        nodes.append(Broker(process, port, ready_s=READY_S))
     epmd = Process([program("epmd"), "-port", epmd_port, "-address", "127.0.0.1"], folder / "epmd.log")
     return Cluster(
         name="rabbitmq",
-        nodes=tuple(environments),
+        nodes=nodes,
         mqtt="3.1.1",
         durable=True,
         retained_everywhere=False,
         beside=[epmd],
-        mend=lambda node: _join_again(environments[node]),
     )
-
-
-def _join_again(env: dict[str, str]) -> None:
-    """Let a node join the register of client ids: one that booted while it was being made is not in it (3.10)."""
-    for command in ("stop_app", "start_app"):
-        subprocess.run([program("rabbitmqctl", SCRIPTS), command], env=env, check=True, timeout=CTL_S)  # noqa: S603
