@@ -63,7 +63,7 @@ class Scene:
     Attributes:
         pole: its name.
         cluster: all nodes run when the test begins.
-        relays: the ways of the pole to the nodes; one goes to the first that answers.
+        relays: the ways of the pole to the nodes.
         daemon: the gateway; it is started.
         receiver: has a session at the last node; the pole begins at the first.
         heard: what came there.
@@ -205,7 +205,7 @@ def started(cluster: Cluster) -> Iterator[ThreadPoolExecutor]:
 @contextlib.asynccontextmanager
 async def scene(folder: Path, pole: str, cluster: Cluster, hands: ThreadPoolExecutor) -> AsyncIterator[Scene]:
     """Start a gateway and a receiver; in the end all nodes run again."""
-    relays = [Relay(*(node.port for node in cluster.nodes))]
+    relays = [Relay(node.port) for node in cluster.nodes]
     for relay in relays:
         await relay.start()
     slaves = [sdm630(1, seed=number) for number in range(METERS)]
