@@ -258,7 +258,8 @@ class PackFile:
                 rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
                 self._insert(rows)
                 self._note_counts()
-                pack_sql.add_losses(self._sql, losses)
+                if losses:
+                    pack_sql.add_losses(self._sql, losses)
         except BaseException:
             self._room.restore(saved)
             raise
