@@ -24,15 +24,16 @@ from tests.bench_rows import windows
 from tests.pki import Authority
 
 LOOP_S = 1.0
+DATASETS = 4
 REFUSAL = 0x80
 
 
 async def pile(count: int, path: Path) -> None:
     """Make the file."""
-    store = Packs(path)
+    store = Packs(path, DATASETS)
     await store.open()
     distinct = min(count, DISTINCT)
-    await store.pile(windows(distinct), count // distinct)
+    await store.pile(windows(distinct, DATASETS), count // distinct)
     await store.buffer.close()
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.buffer import DELETE_WITHIN_S, Buffer
 from gateway.held import Held
-from tests.buffer_bench import PAGE_BYTES, ROOMY, WAL_BYTES, SlowDisk, contents, live, pack
+from gateway.pack_file import PackFile
+from tests.buffer_bench import OLD_PAGE_BYTES, PAGE_BYTES, ROOMY, WAL_BYTES, SlowDisk, contents, live, pack, pages_of
 
 HOUR_S = 3600
 SLOW_S = 0.01
@@ -193,8 +194,14 @@ def test_marks_tell_where_the_last_runs_ended_on_the_disk(tmp_path: Path) -> Non
         live(tmp_path / "buffer.db", scene)
 
 
-def test_the_file_and_its_log_stay_below_the_cap_and_the_oldest_give_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [PAGE_BYTES, OLD_PAGE_BYTES])
+def test_the_file_and_its_log_stay_below_the_cap_and_the_oldest_give_way(tmp_path: Path, page: int) -> None:
     cap = WAL_BYTES + 1024 * 1024
+    with pages_of(page):
+        file = PackFile(tmp_path / "buffer.db", cap)
+        file.open("boot")
+        file.close()
+    assert int.from_bytes((tmp_path / "buffer.db").read_bytes()[16:18], "big") == page
 
     async def scene(buffer: Buffer) -> None:
         for n in range(1, 1001):
@@ -227,7 +234,7 @@ def test_what_gave_way_while_it_was_under_way_may_be_acknowledged_or_released(tm
         assert (buffer.depth.packs, buffer.depth.stored) == (20, 20)
         assert numbers(await take_all(buffer)) == list(range(11, 31))
 
-    live(tmp_path / "buffer.db", scene, max_bytes=WAL_BYTES + 110 * PAGE_BYTES)
+    live(tmp_path / "buffer.db", scene, max_bytes=WAL_BYTES + 110 * 1024)
 
 
 def test_to_wait_for_an_empty_buffer_ends_with_the_last_acknowledgement(tmp_path: Path) -> None:
@@ -305,7 +312,7 @@ def test_a_pack_that_is_acknowledged_while_it_gives_way_is_not_counted_as_lost(t
         assert (buffer.depth.dropped, buffer.depth.dropped_readings) == (15, 150)
         assert (buffer.depth.packs, buffer.depth.stored, buffer.depth.readings) == (1, 1, 10)
 
-    live(tmp_path / "buffer.db", scene, max_bytes=WAL_BYTES + 60 * PAGE_BYTES, job_s=SLOW_S)
+    live(tmp_path / "buffer.db", scene, max_bytes=WAL_BYTES + 56 * 1024, job_s=SLOW_S)
 
 
 def test_two_who_commit_at_the_same_time_write_each_pack_once(tmp_path: Path) -> None:

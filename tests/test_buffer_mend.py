@@ -203,7 +203,7 @@ def test_what_sqlite_drops_from_a_damaged_log_without_a_word_is_taken_over(tmp_p
     if how == "flipped byte":
         overwrite(log, at + 10, b"!")
     elif how == "garbage frame":
-        overwrite(log, (at - 32) // 1048 * 1048 + 32, bytes(range(256)) * 4 + bytes(24))
+        overwrite(log, (at - 32) // (24 + PAGE_BYTES) * (24 + PAGE_BYTES) + 32, bytes(range(256)) * 2 + bytes(24))
     else:
         overwrite(log, 0, bytes(32))
     found, buffer = reopened(path)
@@ -215,7 +215,7 @@ def test_what_sqlite_drops_from_a_damaged_log_without_a_word_is_taken_over(tmp_p
 def test_what_was_taken_over_from_a_log_is_not_taken_over_again(tmp_path: Path) -> None:
     path = tmp_path / "live" / "buffer.db"
     fill(path, packs=100)
-    overwrite(Path(f"{path}-wal"), 32 + 20 * 1048 + 100, bytes(8))
+    overwrite(Path(f"{path}-wal"), 32 + 20 * (24 + PAGE_BYTES) + 100, b"not this")
 
     def as_killed(scene: Callable[[Buffer], Awaitable[None]]) -> None:
         """Play a scene and leave the files as a killed gateway does."""

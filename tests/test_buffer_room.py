@@ -14,10 +14,10 @@ from gateway.pack_file import PackFile
 from gateway.pack_room import HISTORY, ONE_IN, Terms
 from gateway.pack_sql import Row
 from gateway.reading import Pack
-from tests.buffer_bench import PAGE_BYTES, ROOMY, WAL_BYTES, live, pack
+from tests.buffer_bench import ROOMY, WAL_BYTES, live, pack
 from tests.examples import examples
 
-CAP = WAL_BYTES + 400 * PAGE_BYTES
+CAP = WAL_BYTES + 400 * 1024
 DAY_NS = 86_400_000_000_000
 
 
@@ -200,7 +200,7 @@ def test_whatever_the_rules_nothing_leaves_uncounted_and_the_cap_holds(
     acknowledged: set[int],
 ) -> None:
     cap = 150
-    file = PackFile(tmp_path_factory.mktemp("room") / "b.db", WAL_BYTES + cap * PAGE_BYTES, rules, history=True)
+    file = PackFile(tmp_path_factory.mktemp("room") / "b.db", WAL_BYTES + cap * 1024, rules, history=True)
     file.open("boot")
     numbers: Counter[str] = Counter()
     put: dict[int, Pack] = {}
@@ -218,7 +218,7 @@ def test_whatever_the_rules_nothing_leaves_uncounted_and_the_cap_holds(
         gone |= leaving
         written = file.write(rows, leaving)
         dropped |= {each.id for each in written.dropped}
-        assert file.used_bytes() <= cap * PAGE_BYTES
+        assert file.used_bytes() <= cap * 1024
         assert not dropped & gone
     there, _, _ = file.read(0, 1000)
     assert {row.id for row in there} == set(put) - dropped - gone

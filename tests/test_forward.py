@@ -375,10 +375,8 @@ def facts_of(content: list[dict[str, Any]]) -> set[tuple[str, float, str, Any]]:
     return {(record.name, record.time, record.unit, record.value) for record in resolve(content)}
 
 
-@pytest.mark.parametrize(("says_so", "number"), [(True, 8), (False, 16)])
-def test_a_pack_that_is_too_large_for_the_broker_arrives_in_parts(
-    tmp_path: Path, number: int, *, says_so: bool
-) -> None:
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_pack_that_is_too_large_for_the_broker_arrives_in_parts(tmp_path: Path, *, says_so: bool) -> None:
     async def scene(broker: ScriptedBroker) -> None:
         if says_so:
             broker.on_connect = lambda _: Accept(maximum_packet_size=3000)
@@ -390,7 +388,7 @@ def test_a_pack_that_is_too_large_for_the_broker_arrives_in_parts(
             await asyncio.wait_for(delivery.buffer.empty(), 600)
             assert sorted(arrived(broker, "noise")) == blobs(5, "noise")
             of_part = [json.loads(unpacked(payload)) for payload in arrived(broker)]
-            assert [part[0]["part"] for part in of_part] == [f"{n}/{number}" for n in range(1, number + 1)]
+            assert [part[0]["part"] for part in of_part] == [f"{n}/4" for n in range(1, 5)]
             assert all((part[0]["epoch"], part[0]["seq"]) == (1, 1) for part in of_part)
             there = {facts for part in of_part for facts in facts_of(part)}
             assert there == facts_of(json.loads(unpacked(whole.blob)))

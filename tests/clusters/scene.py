@@ -183,7 +183,7 @@ class Scene:
 def url(relays: Sequence[Relay]) -> str:
     """Return what stands in the configuration."""
     urls = [f"mqtt://127.0.0.1:{relay.port}" for relay in relays]
-    return json.dumps(urls if len(urls) > 1 else urls[0])
+    return json.dumps(urls)
 
 
 def receiver_at(port: int, name: str, topics: Sequence[str] = ("#",)) -> Receiver:
