@@ -23,7 +23,7 @@ broker in the same second. A broker that does not let the pole in is asked every
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,7 @@ class Uplink:
             "trouble": self.trouble,
             "broker": self._at.place if link else None,
             "mqtt": VERSION_NAMES[link.version] if link else None,
-            "note": INVISIBLE if link and link.version != Version.V5 else "",
+            "note": "; ".join(self._notes(link)) if link else "",
             "certificate_expires": self._tls.expires if self._tls else None,
             "certificate_trouble": self.certificate_trouble,
         }
@@ -205,6 +205,7 @@ class Uplink:
     async def _try(self, endpoint: _Endpoint, tls: Tls | None, version: Version) -> Link:
         link = Link(endpoint.broker, will=self._will, version=version, tls=tls)
         await link.connect()
+        endpoint.trouble = ""
         self._at = endpoint
         return link
 
@@ -306,8 +307,15 @@ class Uplink:
         self._return_at = self._linked_at + self._few_minutes()
         self._change(link, "")
         log.info("uplink is up", broker=self._at.place, mqtt=VERSION_NAMES[link.version])
+        for note in self._notes(link):
+            log.warning(note)
+
+    def _notes(self, link: Link) -> Iterator[str]:
+        """Tell what one should know of a link that is up."""
+        for better in self._endpoints[: self._endpoints.index(self._at)]:
+            yield f"{better.place} comes first in `url`, and is not taken: {better.trouble or 'its links broke soon'}"
         if link.version != Version.V5:
-            log.warning(INVISIBLE)
+            yield INVISIBLE
 
     def _lose(self, why: str) -> None:
         now = self._loop.time()

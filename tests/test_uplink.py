@@ -366,6 +366,8 @@ def test_while_the_best_broker_is_away_the_next_one_is_taken_and_the_best_is_loo
         link = await uplink.link()
         assert now() < 0.1
         assert uplink.state["broker"] == place(other)
+        note = f"{place(better)} comes first in `url`, and is not taken: the broker refuses the connection"
+        assert uplink.state["note"].startswith(note)
         await asyncio.sleep(HOUR_S)
         assert await uplink.link() is link
         pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -390,7 +392,7 @@ def test_the_best_broker_is_taken_again_when_it_is_back_without_a_gap_in_the_sen
         sending = asyncio.create_task(send_for_ever())
         await better.start()
         await asyncio.sleep(FEW_MINUTES_S + LOOK_S + 1)
-        assert uplink.state["broker"] == place(better)
+        assert (uplink.state["broker"], uplink.state["note"]) == (place(better), "")
         assert not sending.done()
         sending.cancel()
         assert max(later - earlier for earlier, later in itertools.pairwise(sent)) < 1
