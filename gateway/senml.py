@@ -192,7 +192,7 @@ def _plan(pole: str, shapes: Sequence[Shape], unit_of: Callable[[str, str], str]
     """
     names = [(device, channel) for device, channels in shapes for channel in channels]
     units = [unit_of(*name) for name in names]
-    order = sorted(range(len(names)), key=lambda place: (units[place] != "", units[place], *reversed(names[place])))
+    order = sorted(range(len(names)), key=lambda place: (units[place] != "", units[place], *names[place]))
     heads, unit = [], ""
     for place in order:
         named = f'{{"bu":{_text(units[place])},' if units[place] != unit else "{"
