@@ -108,7 +108,7 @@ class PackFile:
         """Mend the file that turned out to be damaged while it was open.
 
         Returns:
-            What was found, and the numbers of all rows that there are now.
+            What was found, and the numbers of the rows that wait.
         """
         self._sql.close()
         pack_mend.set_aside(self.path)
@@ -116,7 +116,7 @@ class PackFile:
         self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (self._epoch, *self._beginning))
         mended = self._take_over(why, NOTHING)
         self._count()
-        return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack")}
+        return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack WHERE level >= 0")}
 
     def take_over(self, copy: Path) -> Contents:
         """Insert what a copy has that is not here. Raises OSError."""

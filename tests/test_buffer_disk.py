@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.buffer import RETRY_S, Buffer
+from gateway.buffer import Buffer
 from gateway.pack_disk import BufferUnusable, OneThread
+from gateway.pack_outgoing import RETRY_S
 from gateway.pack_sql import SqlError
 from hil.vclock import run
 from tests.buffer_bench import ROOMY, contents, key, live, pack

@@ -59,7 +59,7 @@ def test_the_least_important_dataset_gives_way_first_and_whole(tmp_path: Path) -
 async def left_after_release(buffer: Buffer) -> dict[str, list[int]]:
     """Look once more at a buffer whose packs were all taken."""
     await buffer.barrier()
-    for held in list(buffer._out.values()):  # noqa: SLF001  # nobody else gives them back here
+    for held in list(buffer._outgoing.out.values()):  # noqa: SLF001  # nobody else gives them back here
         buffer.release(held)
     return await left(buffer)
 
