@@ -267,6 +267,7 @@ class Link(Client):
     async def close(self) -> None:
         """Disconnect in order: the broker does not send the will."""
         if not self._disconnected.done():
+            self.silent = True
             self._client.disconnect()
             await asyncio.wait([self._disconnected], timeout=CLOSE_S)
         self.abort()
