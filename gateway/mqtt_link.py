@@ -18,7 +18,6 @@ The subclass overrides private methods, so the versions are pinned closely.
 """
 
 import asyncio
-import functools
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -27,12 +26,11 @@ from typing import Any
 import aiomqtt
 import paho.mqtt.client as paho
 from aiomqtt.exceptions import MqttConnectError
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway import secret_file, tls
-from gateway.mqtt_client import Client
+from gateway.mqtt_client import BACKFILL, Client, properties_of
 from gateway.secret_file import Unusable
 from gateway.tls import HandshakeFailed, Tls, TlsFiles
 
@@ -43,7 +41,6 @@ WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
 NOBODY = None, 0.0
-BACKFILL = "backfill", "1"
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
 # Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
 UNSUPPORTED_VERSION = 0x84
@@ -301,7 +298,7 @@ class Link(Client):
         size = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
         if self._largest is not None and size > self._largest:
             raise Refused(f"the broker takes {self._largest} bytes, this has {size}", PACKET_TOO_LARGE)
-        properties = _properties(message.content_type, message.encoding, message.backfill) if self._tells else None
+        properties = properties_of(message.content_type, message.encoding, message.backfill) if self._tells else None
         sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         ack: asyncio.Future[None] = self._loop.create_future()
         self._acks[sent.mid] = ack, self._loop.time()
@@ -434,29 +431,6 @@ class Link(Client):
             ack.set_exception(Refused(f"the broker refuses with reason 0x{code:02x}", code))
         else:
             ack.set_result(None)
-
-
-class _Packed(Properties):
-    """Properties that are written once: the same few are sent again and again."""
-
-    def __init__(self, properties: Properties) -> None:
-        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
-        object.__setattr__(self, "_bytes", properties.pack())  # type: ignore[no-untyped-call]  # paho's
-
-    def pack(self) -> bytes:
-        packed: bytes = object.__getattribute__(self, "_bytes")
-        return packed
-
-
-@functools.lru_cache(maxsize=64)
-def _properties(content_type: str, encoding: str, backfill: bool) -> _Packed:  # noqa: FBT001  # a key of the cache
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
-    properties.ContentType = content_type
-    if encoding:
-        properties.UserProperty = ("ce", encoding)
-    if backfill:
-        properties.UserProperty = BACKFILL
-    return _Packed(properties)
 
 
 def _code_of(reason: ReasonCode | int | None) -> int:
