@@ -95,7 +95,7 @@ class Forward:
         self._fewer = asyncio.Event()
         self._going = 0
         self._group: asyncio.TaskGroup
-        self._resting: set[str] = set()
+        self._resting: dict[str, asyncio.TimerHandle] = {}
         self._refusals: Counter[str] = Counter()
         self._deaths: Counter[int] = Counter()
         self.refused: dict[str, Refusal] = {}
@@ -128,6 +128,8 @@ class Forward:
             await self._send_in_parts(link, pack, old=True)
 
     def _begin(self, link: Link) -> None:
+        for dataset in list(self._resting):  # this may be another broker, or one that was set right
+            self._resume(dataset)
         self._buffer.begin_backlog()
         self._backfill.begin(link.window, self._buffer.allow_backlog)
 
@@ -247,12 +249,11 @@ class Forward:
         if refusal != self.refused.get(dataset):  # the same again and again is told once
             log.warning(refusal.text, dataset=dataset, hint=refusal.hint)
         self.refused[dataset] = refusal
-        self._resting.add(dataset)
+        self._resting[dataset] = self._loop.call_later(pause, self._resume, dataset)
         self._buffer.rest(dataset)
-        self._loop.call_later(pause, self._resume, dataset)
 
     def _resume(self, dataset: str) -> None:
-        self._resting.discard(dataset)
+        self._resting.pop(dataset).cancel()
         self._buffer.resume(dataset)
 
     def _link_died_on(self, held: Held, error: UplinkDown) -> None:

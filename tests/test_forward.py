@@ -163,6 +163,21 @@ def test_what_the_pole_may_not_publish_is_told_with_the_topic_and_tried_every_fe
     play(scene)
 
 
+def test_on_a_new_link_what_was_refused_is_tried_at_once(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda _: Ack(0x87)
+        async with delivering(tmp_path, broker.port) as delivery:
+            delivery.put(3)
+            await asyncio.sleep(1)
+            broker.on_publish = lambda _: Ack()  # it was set right, and started anew
+            broker.drop()
+            await asyncio.wait_for(delivery.buffer.empty(), 5)
+            await asyncio.sleep(LOCKED_OUT_REST_S)
+            assert sorted(arrived(broker)) == blobs(3)
+
+    play(scene)
+
+
 @pytest.mark.parametrize("code", [0x90, 0x99])
 def test_what_no_try_can_bring_through_is_set_aside_and_stays_so(tmp_path: Path, code: int) -> None:
     async def scene(broker: ScriptedBroker) -> None:
