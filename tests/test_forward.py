@@ -163,17 +163,19 @@ def test_what_the_pole_may_not_publish_is_told_with_the_topic_and_tried_every_fe
     play(scene)
 
 
-def test_on_a_new_link_what_was_refused_is_tried_at_once(tmp_path: Path) -> None:
+def test_a_link_that_ends_over_a_refusal_is_not_the_fault_of_what_was_beside_it(tmp_path: Path) -> None:
     async def scene(broker: ScriptedBroker) -> None:
-        broker.on_publish = lambda _: Ack(0x87)
+        first = blobs(1)[0]
+        broker.on_publish = lambda publish: [Ack(0x97), Close()] if publish.payload == first else NOTHING
         async with delivering(tmp_path, broker.port) as delivery:
-            delivery.put(3)
-            await asyncio.sleep(1)
-            broker.on_publish = lambda _: Ack()  # it was set right, and started anew
-            broker.drop()
-            await asyncio.wait_for(delivery.buffer.empty(), 5)
-            await asyncio.sleep(LOCKED_OUT_REST_S)
-            assert sorted(arrived(broker)) == blobs(3)
+            delivery.put(5)
+            delivery.put(5, "noise")
+            await asyncio.sleep(600)
+            assert len(broker.connects) > 2 * DEATHS
+            broker.on_publish = lambda _: Ack()
+            await asyncio.wait_for(delivery.buffer.empty(), 2 * LONGEST_REST_S)
+            assert delivery.buffer.depth.set_aside == 0
+            assert sorted(arrived(broker)) == blobs(5)
 
     play(scene)
 
