@@ -14,10 +14,10 @@ all others, like 0x97 quota     the dataset rests, from a second to a minute, lo
 ==============================  ===================================================================================
 
 A pack on which the link dies ``DEATHS`` times is suspected, and sent alone, a large one in parts as well: brokers of
-3.1.1 end the link on what is too large for them. If the link dies again it is set aside.
-A death counts against a pack that was under way only if the broker ended the link, or answered all else but this pack:
-where the network is gone no pack is to blame. Nor is one on a link on which another was refused: mosquitto 2.0.11 with
-``max_queued_messages 0`` ends a link for that.
+3.1.1 end the link on what is too large for them. If a link dies again that was good until then, it is set aside.
+A death counts against a pack that was under way only if the broker ended the link, or acknowledged others meanwhile:
+where the network is gone, or a cluster takes minutes to find itself, no pack is to blame. Nor is one on a link on which
+another was refused: mosquitto 2.0.11 with ``max_queued_messages 0`` ends a link for that.
 
 The backlog, what lay on the disk when the link came up, is sent beside live packs at a rate of its own.
 """
@@ -226,9 +226,9 @@ class Forward:
             self._last_refusal = link
             self._was_refused(held, error)
         elif isinstance(error, Cut | NotAcknowledged) and link is not self._last_refusal:
-            self._link_died_on(held, error)
+            self._link_died_on(link, held, error)
         else:
-            self._buffer.release(held)
+            self._not_sent(held)
 
     def _was_taken(self, held: Held) -> None:
         dataset = held.pack.dataset
@@ -268,7 +268,15 @@ class Forward:
         self._resting.discard(dataset)
         self._buffer.resume(dataset)
 
-    def _link_died_on(self, held: Held, error: UplinkDown) -> None:
+    def _not_sent(self, held: Held) -> None:
+        if self._is_suspect(held):  # it was alone, and nothing is proved: the others wait no longer
+            del self._deaths[held.number]
+        self._buffer.release(held)
+
+    def _link_died_on(self, link: Link, held: Held, error: UplinkDown) -> None:
+        if self._is_suspect(held) and not link.acked:  # a broker that acknowledges nothing proves nothing
+            self._not_sent(held)
+            return
         self._deaths[held.number] += 1
         tries = len(SUSPECT_PARTS) if len(held.pack.blob) > LARGE_BYTES else 1
         if self._deaths[held.number] < DEATHS + tries:

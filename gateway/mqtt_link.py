@@ -40,7 +40,7 @@ MOST_UNHEARD = 100  # messages to us that wait; more are dropped
 WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
-NOBODY = None, 0.0
+NOBODY = None, 0.0, 0
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
 # Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
 UNSUPPORTED_VERSION = 0x84
@@ -63,7 +63,7 @@ class Cut(UplinkDown):
 
 
 class NotAcknowledged(UplinkDown):
-    """The broker left this message without an acknowledgement, not other packets without an answer."""
+    """The broker left this message without an acknowledgement while it acknowledged others."""
 
 
 class NotAuthorised(UplinkDown):
@@ -173,6 +173,7 @@ class Link(Client):
     Attributes:
         version: of MQTT.
         window: messages that may be without a PUBACK at a time.
+        acked: messages that were acknowledged so far.
     """
 
     def __init__(
@@ -221,7 +222,10 @@ class Link(Client):
         self.window = WINDOW
         self._tells = version == Version.V5
         self._largest: int | None = None
-        self._acks: dict[int, tuple[asyncio.Future[None], float]] = {}  # with when it was sent; the oldest first
+        self._acks: dict[
+            int, tuple[asyncio.Future[None], float, int]
+        ] = {}  # when it was sent, how many were acknowledged
+        self.acked = 0
         self._slot_is_free = asyncio.Event()
         self._senders = 0  # that wait for a slot
         self._watch: asyncio.TimerHandle | None = None
@@ -301,7 +305,7 @@ class Link(Client):
         properties = properties_of(message.content_type, message.encoding, message.backfill) if self._tells else None
         sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         ack: asyncio.Future[None] = self._loop.create_future()
-        self._acks[sent.mid] = ack, self._loop.time()
+        self._acks[sent.mid] = ack, self._loop.time(), self.acked
         if self._watch is None:
             self._watch = self._loop.call_later(ACK_S, self._look_at_oldest)
         return ack
@@ -375,15 +379,14 @@ class Link(Client):
     def _look_at_oldest(self) -> None:
         """End the link where a message is too long without a PUBACK."""
         self._watch = None
-        ack, sent_at = next(iter(self._acks.values()), NOBODY)
+        ack, sent_at, acked_then = next(iter(self._acks.values()), NOBODY)
         if ack is None:
             return
         left = sent_at + ACK_S - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look_at_oldest)
             return
-        no_ping_waits = self._client._ping_t == 0  # noqa: SLF001  # nothing public tells it
-        kind = NotAcknowledged if no_ping_waits else UplinkDown  # KEEPALIVE_S is less than ACK_S
+        kind = NotAcknowledged if self.acked > acked_then else UplinkDown
         if not ack.done():
             ack.set_exception(kind(f"the broker did not acknowledge within {ACK_S:.0f} s"))
         self.abort()
@@ -392,7 +395,7 @@ class Link(Client):
         disconnected.exception()  # it is told to those who wait, below
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError(self.why()))
-        for ack, _ in self._acks.values():
+        for ack, *_ in self._acks.values():
             if not ack.done():
                 ack.set_exception((UplinkDown if self.silent else Cut)(self.why()))
         self._acks.clear()
@@ -422,7 +425,8 @@ class Link(Client):
         reason_code: ReasonCode,
         properties: Properties,  # noqa: ARG002
     ) -> None:
-        ack, _ = self._acks.pop(mid, NOBODY)
+        self.acked += 1
+        ack, *_ = self._acks.pop(mid, NOBODY)
         if ack is None or ack.done():
             return
         self._slot_is_free.set()

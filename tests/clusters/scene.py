@@ -25,7 +25,7 @@ from hil.relay import Relay
 from hil.twins.modbus import sdm630
 
 METERS = 6
-LIMIT_S = 120.0
+LIMIT_S = 180.0
 MANY = 20  # packs
 CRAWL, MOBILE = 5_000, 80_000  # bytes a second: packs pile up, and a backlog takes its time
 
