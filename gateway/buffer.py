@@ -78,8 +78,8 @@ class Buffer:
             forget_before: tells when a pack of the history was taken that may go now, nanoseconds since 1970; None:
                 there is no history.
         """
-        self._terms = terms or {}
-        self._urgent = frozenset(name for name, terms in self._terms.items() if terms.priority == URGENT)
+        self._terms = dict(terms or {})  # the file looks into it too
+        self._urgent = self._of_highest_priority()
         self._journal = journal or Journal(None, "")
         self._disk_first = disk_first
         self._forget_before = forget_before
@@ -138,6 +138,14 @@ class Buffer:
             utc: what to add to that for nanoseconds since 1970, where that is certain.
         """
         await self._disk.open(boot, started, utc)
+
+    def change(self, terms: Mapping[str, Terms]) -> None:
+        """Let datasets fare by these terms from now on; what is not named fares as before."""
+        self._terms.update(terms)
+        if (urgent := self._of_highest_priority()) != self._urgent:
+            self._urgent = urgent
+            self._rows.hurry(urgent)
+            self._work.set()
 
     async def restore(self, left: Left, within: Callable[[Pack], float]) -> None:
         """Take what the run before had accepted and not settled.
@@ -343,6 +351,9 @@ class Buffer:
         """Store what to add to the stamps of a boot. Raises SqlError."""
         self._epochs = [e._replace(utc=utc) if e.boot == boot and e.utc is None else e for e in self._epochs]
         await self._disk.know_utc(boot, utc)
+
+    def _of_highest_priority(self) -> frozenset[str]:
+        return frozenset(name for name, terms in self._terms.items() if terms.priority == URGENT)
 
     def _opened(self, contents: Contents) -> None:
         self.epoch, self._epochs = contents.epoch, contents.epochs

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from hil.mqtt_packets import BadPacket, Connect, Fields, Publish, ack, connack, disconnect, read_packet
 
-CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
+CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 10, 12, 14
 ANSWERS = {4, 5, 6, 7, 13}  # to what a broker sends; this one sends it only as garbage
 PINGRESP = b"\xd0\0"
 SMALL_BUFFER = 8192  # bytes the kernel takes for a broker that does not read
@@ -213,6 +213,8 @@ class ScriptedBroker:
             await self._take(Publish.parse(head, body, client.connect.version), client, writer)
         elif kind == SUBSCRIBE:
             writer.write(_suback(body, client.connect.version, self.on_subscribe))
+        elif kind == UNSUBSCRIBE:
+            writer.write(_unsuback(body, client.connect.version))
         elif kind == PINGREQ:
             await self._do(self.on_ping(), client, writer)
         elif kind == DISCONNECT:
@@ -307,3 +309,16 @@ def _suback(body: bytes, version: int, code: Callable[[str, int], int]) -> bytes
         granted.append(code(topic, fields.number(1) & 0x03))
     content = number.to_bytes(2, "big") + (b"\0" if version == V5 else b"") + granted
     return bytes((0x90, len(content))) + content
+
+
+def _unsuback(body: bytes, version: int) -> bytes:
+    fields = Fields(body)
+    number = fields.number(2)
+    if version == V5:
+        fields.properties()
+    codes = bytearray()
+    while fields.left:
+        fields.text()
+        codes.append(0)
+    content = number.to_bytes(2, "big") + (b"\0" + codes if version == V5 else b"")
+    return bytes((0xB0, len(content))) + content

@@ -9,6 +9,7 @@ from gateway.buffer import Buffer
 from gateway.clock import Clock
 from gateway.health import DeviceHealth
 from gateway.journal import Journal
+from gateway.plant import Standing
 from gateway.pole_state import PoleState
 from gateway.reading import Pack
 from gateway.report import last_will
@@ -49,6 +50,7 @@ class Scene:
         self.clock = Watch()
         self.buffer = buffer
         self.dust = DeviceHealth()
+        self.standing = Standing("ab12", 90 * NS)
         self.state = PoleState(
             clock=self.clock,
             uplink=Uplink(where(1), last_will("pole/1/pole-7")),
@@ -56,6 +58,7 @@ class Scene:
             journal=Journal(None, "the-boot"),
             health={"dust": self.dust},
             refused=dict,
+            standing=lambda: self.standing,
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.health import DeviceHealth
 from gateway.pack_sql import Mended
+from gateway.plant import Verdict
 from gateway.signs import Certificate, Refusal, Sign, Signs
 
 NS = 1_000_000_000
@@ -27,6 +28,7 @@ class Pole:
     dead: int = 0
     refused: dict[str, Refusal] = field(default_factory=dict)
     certificate: Certificate = field(default_factory=Certificate)
+    verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
         self.signs = Signs(
@@ -37,6 +39,7 @@ class Pole:
             dead=lambda: self.dead,
             refused=lambda: self.refused,
             certificate=lambda: self.certificate,
+            verdict=lambda: self.verdict,
         )
 
     def now(self) -> int:
@@ -65,6 +68,7 @@ def test_a_pole_that_is_well_shows_no_sign() -> None:
         ("buffer", "buffer", ""),
         ("buffer", "dead", ""),
         ("clock", "clock", ""),
+        ("configuration", "configuration", ""),
     ]
 
 
