@@ -270,7 +270,11 @@ class Link(Client):
         except asyncio.CancelledError:
             self.give_up()
             raise
-        self.must_not_be_cancelled()
+        try:
+            self.must_not_be_cancelled()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         if ended.done():  # aiomqtt has made a new one, which nothing would ever end
             self._disconnected = ended
             raise UplinkDown(self.why())

@@ -81,7 +81,7 @@ class Reload(Generic[C]):
             running: what it runs.
             read: reads the file. Raises SettingsError.
             cannot: tells why the second cannot take the place of the first without a restart; "" where it can.
-            digest: gives what stands for the content.
+            digest: gives what stands for the content: what has the same is the same.
             uplink_within: gives the seconds that the uplink has to prove itself.
             file: remembers what was tried.
             now: nanoseconds of CLOCK_BOOTTIME.
@@ -162,11 +162,11 @@ class Reload(Generic[C]):
         digest = self._digest_of(new)
         if why := self._cannot(self.running, new):
             self._refuse(digest, why, [why])
-        elif new == self.running:
+        elif digest == self._digest:
             log.info("the configuration is the one that runs: nothing is changed", digest=digest)
             if self._trial is None and self._last is not None and self._last.result != "accepted":
                 await self._accept()
-        elif new == self._accepted:
+        elif digest == self._digest_of(self._accepted):
             log.info("the configuration before the trial is back", digest=digest)
             await self._apply(new)
             await self._accept()

@@ -122,6 +122,7 @@ class ScriptedBroker:
         acknowledged: those of them that got a PUBACK of success.
         in_flight: messages without a PUBACK of the client that sent last.
         most_in_flight: messages that any one client ever had without a PUBACK.
+        unsubscribed: topics of every UNSUBSCRIBE that came.
         goodbyes: how many clients sent DISCONNECT.
         wills: what a broker would have published for clients that went without one: topic, payload.
         violations: what clients did against the standard.
@@ -138,6 +139,7 @@ class ScriptedBroker:
         self.published: list[Publish] = []
         self.acknowledged: list[Publish] = []
         self.in_flight = self.most_in_flight = 0
+        self.unsubscribed: list[str] = []
         self.goodbyes = 0
         self.wills: list[tuple[str, bytes]] = []
         self.violations: list[str] = []
@@ -214,7 +216,9 @@ class ScriptedBroker:
         elif kind == SUBSCRIBE:
             writer.write(_suback(body, client.connect.version, self.on_subscribe))
         elif kind == UNSUBSCRIBE:
-            writer.write(_unsuback(body, client.connect.version))
+            topics, answer = _unsuback(body, client.connect.version)
+            self.unsubscribed += topics
+            writer.write(answer)
         elif kind == PINGREQ:
             await self._do(self.on_ping(), client, writer)
         elif kind == DISCONNECT:
@@ -311,14 +315,13 @@ def _suback(body: bytes, version: int, code: Callable[[str, int], int]) -> bytes
     return bytes((0x90, len(content))) + content
 
 
-def _unsuback(body: bytes, version: int) -> bytes:
+def _unsuback(body: bytes, version: int) -> tuple[list[str], bytes]:
     fields = Fields(body)
     number = fields.number(2)
     if version == V5:
         fields.properties()
-    codes = bytearray()
+    topics = []
     while fields.left:
-        fields.text()
-        codes.append(0)
-    content = number.to_bytes(2, "big") + (b"\0" + codes if version == V5 else b"")
-    return bytes((0xB0, len(content))) + content
+        topics.append(fields.text())
+    content = number.to_bytes(2, "big") + (b"\0" + bytes(len(topics)) if version == V5 else b"")
+    return topics, bytes((0xB0, len(content))) + content

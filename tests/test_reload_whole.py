@@ -125,3 +125,68 @@ def open_ports(s: Scene) -> set[str]:
     """Return what the pole has open: serial ports, and connections by number of their socket."""
     names = [str(entry.readlink()) for entry in Path(f"/proc/{s.daemon.pid}/fd").iterdir()]
     return {name for name in names if name.startswith(("/dev/pts", "socket:"))}
+
+
+def test_what_was_rolled_back_is_told_where_a_restart_makes_it_true(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, within=2.5) as s:
+            s.edit("unit = 1", "unit = 9")
+            s.reload()
+            told = await s.judged("rolled-back")
+            assert told["last"]["why"] == "noise-1 gave no values within 3 s, and did before"
+            s.daemon.kill()
+            s.daemon.start()
+            await s.until(lambda: bool(s.configuration()))
+            again = s.configuration()
+            assert again["digest"] == again["last"]["digest"] == told["last"]["digest"] != told["digest"]
+            assert again["last"]["result"] == "rolled-back"
+            assert "the gateway was started with it" in again["last"]["why"]
+            await s.until(lambda: [e["epoch"] for e in s.heard.events if e["event"] == "configuration"][-1:] == [2])
+            assert s.heard.events[-1]["code"] == "rolled-back"
+            await s.until(lambda: not s.heard.holes())
+
+    asyncio.run(main())
+
+
+def test_who_is_killed_in_a_trial_starts_with_the_file_and_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(tmp_path) as s:
+            s.edit("unit = 1", "unit = 9")
+            s.reload()
+            await s.until(lambda: s.configuration().get("trial") is not None)
+            digest = s.configuration()["digest"]
+            s.daemon.kill()
+            s.daemon.start()
+            await s.until(lambda: bool(s.configuration()))
+            told = s.configuration()
+            assert (told["digest"], told["last"]["result"]) == (digest, "unproven")
+            await s.until(lambda: not s.heard.holes())
+
+    asyncio.run(main())
+
+
+def test_another_pole_id_is_refused_with_the_command_that_takes_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(tmp_path) as s:
+            s.edit(f'id = "{POLE}"', 'id = "other-pole"')
+            s.reload()
+            told = await s.judged("refused")
+            why = '"id" in [pole] cannot be changed while the gateway runs; sudo systemctl restart polegate'
+            assert told["last"]["why"] == why
+            assert s.daemon.running
+
+    asyncio.run(main())
+
+
+def test_sigterm_in_a_trial_ends_it_in_order(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(tmp_path) as s:
+            s.edit('id = "noise-1"', 'id = "street"')
+            s.edit("unit = 1", "unit = 9")
+            s.reload()
+            await s.until(lambda: "on trial" in s.daemon.output())
+            assert await asyncio.to_thread(s.daemon.stop) == 0
+            await s.until(lambda: s.heard.states[-1:] == ["stopped"])
+            assert s.heard.holes() == {}
+
+    asyncio.run(main())
