@@ -77,7 +77,7 @@ class Buffer:
             forget_before: tells when a pack of the history was taken that may go now, nanoseconds since 1970; None:
                 there is no history.
         """
-        self._terms = terms or {}
+        self._terms = dict(terms or {})  # the file looks into it too
         self._journal = journal or Journal(None, "")
         self._disk_first = disk_first
         self._forget_before = forget_before
@@ -99,7 +99,7 @@ class Buffer:
         self._outgoing = Outgoing(
             self._disk,
             self._ram,
-            urgent=frozenset(name for name, terms in self._terms.items() if terms.priority == URGENT),
+            urgent=_urgent(self._terms),
             disk_first=disk_first,
             leaves=lambda number: number in self._leaving or number in self._aside,
             damaged=self._damaged,
@@ -139,6 +139,11 @@ class Buffer:
             utc: what to add to that for nanoseconds since 1970, where that is certain.
         """
         await self._disk.open(boot, started, utc)
+
+    def change(self, terms: Mapping[str, Terms]) -> None:
+        """Let datasets fare by these terms from now on; what is not named fares as before."""
+        self._terms.update(terms)
+        self._outgoing.hurry(_urgent(self._terms))
 
     async def restore(self, left: Left, within: Callable[[Pack], float]) -> None:
         """Take what the run before had accepted and not settled.
@@ -462,3 +467,7 @@ class Buffer:
         if self._loop.time() >= self._tell_after:  # while the file is full that goes on with each commit
             log.warning("packs had to give way", packs=self._untold, since_start=self.depth.dropped)
             self._untold, self._tell_after = 0, self._loop.time() + LOG_PAUSE_S
+
+
+def _urgent(terms: Mapping[str, Terms]) -> frozenset[str]:
+    return frozenset(name for name, of_it in terms.items() if of_it.priority == URGENT)

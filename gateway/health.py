@@ -22,6 +22,7 @@ class DeviceHealth:
         text: the lapse in words.
         hint: what to do.
         latest: last value of each channel, for people at the pole.
+        without: channels of which it was told that they have no reading.
     """
 
     good: int = 0
@@ -33,6 +34,7 @@ class DeviceHealth:
     text: str = ""
     hint: str = ""
     latest: dict[str, Any] = field(default_factory=dict)
+    without: set[str] = field(default_factory=set)
 
     @property
     def trouble(self) -> str:

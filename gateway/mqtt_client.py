@@ -83,7 +83,6 @@ class Client(aiomqtt.Client):
         """
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            self.abort()
             raise asyncio.CancelledError
 
     @property

@@ -7,6 +7,7 @@ mends those of the connection, and here it is those of messages:
   refusal is :class:`Refused`.
 * When the link breaks, those who wait for a PUBACK are not told. Here they are, at once.
 * A broker's Receive Maximum is not kept; overrunning it ends the link. Here it is kept, whoever sends.
+* All that comes lies in one queue, for one reader. Here each who subscribes hears his own topics.
 
 With TLS 1.3 a broker refuses a certificate after the handshake, which looks like a broker of another MQTT version
 that ends the connection. The alert that came with it tells them apart.
@@ -18,6 +19,7 @@ The subclass overrides private methods, so the versions are pinned closely.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -167,6 +169,14 @@ class Received:
     backfill: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ear:
+    """One who hears some topics, and what he did not hear yet."""
+
+    topics: tuple[str, ...]
+    heard: "asyncio.Queue[Received]"
+
+
 class Link(Client):
     """One connection.
 
@@ -215,8 +225,9 @@ class Link(Client):
             clean_session=None if version == Version.V5 else True,
             clean_start=True if version == Version.V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             logger=_quiet,
-            max_queued_incoming_messages=unheard,
         )
+        self._unheard = unheard
+        self._ears: list[_Ear] = []
         self._broker = broker
         self.version = version
         self.window = WINDOW
@@ -260,7 +271,11 @@ class Link(Client):
         except asyncio.CancelledError:
             self.give_up()
             raise
-        self.must_not_be_cancelled()
+        try:
+            self.must_not_be_cancelled()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         if ended.done():  # aiomqtt has made a new one, which nothing would ever end
             self._disconnected = ended
             raise UplinkDown(self.why())
@@ -325,24 +340,41 @@ class Link(Client):
         await self._slot_is_free.wait()
 
     async def hear(self, *topics: str) -> AsyncGenerator[Received, None]:
-        """Subscribe, and give what comes.
+        """Subscribe, and give what comes on these topics; unsubscribe in the end.
 
         Raises:
             UplinkDown: the link broke.
             Refused: the broker does not let us subscribe.
         """
+        ear = _Ear(topics, asyncio.Queue(self._unheard))
+        self._ears.append(ear)
         try:
             codes = await self.subscribe([(topic, 1) for topic in topics], timeout=ACK_S)
             self.must_not_be_cancelled()
             if (worst := max(map(_code_of, codes))) >= REFUSAL:
                 raise Refused(f"the broker refuses a subscription with reason 0x{worst:02x}", worst)
-            async for message in self.messages:
-                payload = message.payload
-                assert isinstance(payload, bytes)  # noqa: S101  # what comes is; what goes may be more
-                backfill = BACKFILL in getattr(message.properties, "UserProperty", ())
-                yield Received(str(message.topic), payload, message.retain, backfill)
+            while True:
+                yield await self._next(ear.heard)
         except aiomqtt.MqttError as error:
             raise UplinkDown(self.why()) from error
+        finally:
+            self._ears.remove(ear)
+            if not self._disconnected.done():
+                self._client.unsubscribe(list(topics))
+
+    async def _next(self, heard: "asyncio.Queue[Received]") -> Received:
+        """Wait for what comes. Raises UplinkDown where the link breaks and nothing more is left."""
+        if heard.empty():
+            coming = asyncio.ensure_future(heard.get())
+            try:
+                ends: tuple[asyncio.Future[Any], ...] = (coming, self._disconnected)
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
+                    return coming.result()
+            finally:
+                coming.cancel()
+            raise UplinkDown(self.why())
+        return heard.get_nowait()
 
     @property
     def ended(self) -> asyncio.Future[None]:
@@ -416,6 +448,29 @@ class Link(Client):
         super()._on_connect(client, userdata, flags, reason_code, properties)
         self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
         self._largest = getattr(properties, "MaximumPacketSize", None)
+
+    def _on_message(
+        self,
+        client: paho.Client,  # noqa: ARG002  # aiomqtt's signature
+        userdata: Any,  # noqa: ANN401, ARG002
+        message: paho.MQTTMessage,
+    ) -> None:
+        backfill = BACKFILL in getattr(message.properties, "UserProperty", ())
+        received = Received(message.topic, bytes(message.payload), message.retain, backfill)
+        for ear in self._ears:
+            if any(paho.topic_matches_sub(topic, received.topic) for topic in ear.topics):
+                with contextlib.suppress(asyncio.QueueFull):
+                    ear.heard.put_nowait(received)
+
+    def _on_unsubscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401
+        mid: int,
+        reason_codes: list[ReasonCode],
+        properties: Properties | None = None,
+    ) -> None:
+        """Take no notice: nobody waits for it."""
 
     def _on_publish(
         self,

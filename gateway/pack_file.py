@@ -68,13 +68,13 @@ class PackFile:
         Args:
             path: the database; its folder is made where it is not there.
             max_bytes: how large the file and its WAL may become.
-            terms: by dataset, who gives way.
+            terms: by dataset, who gives way; it may change.
             history: acknowledged packs stay while there is room.
         """
         self.path = path
         self._most_bytes = self._max_bytes = max_bytes - WAL_BYTES
         self._ballast = path.with_name(f"{path.name}.ballast")
-        self._room = Room(terms or {})
+        self._room = Room(terms if terms is not None else {})
         self._history = history
         self._batches = itertools.count(1)
         self._epoch = self._page_bytes = 0

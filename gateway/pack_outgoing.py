@@ -107,6 +107,13 @@ class Outgoing:
         self._old = packs
         self._work.set()
 
+    def hurry(self, urgent: frozenset[str]) -> None:
+        """These datasets go before all from now on."""
+        if urgent != self._urgent:
+            self._urgent = urgent
+            self._rows.hurry(urgent)
+            self._work.set()
+
     def rest(self, dataset: str) -> None:
         """Give none of a dataset."""
         self._rows.rest(dataset)

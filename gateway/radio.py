@@ -68,6 +68,10 @@ class Radio:
         """Hand over the advertisements of one address (upper-case, colons)."""
         self._takers.setdefault(address, []).append(take)
 
+    def forget(self, address: str, take: Callable[[Advert], None]) -> None:
+        """Hand over no more of them."""
+        self._takers[address].remove(take)
+
     def trouble(self) -> PortGone | None:
         """Tell why nothing is heard; None: the scan runs."""
         return PortGone(f"bluetooth {self._adapter}: {self._why}", hint=HINT) if self._why else None

@@ -8,6 +8,7 @@ import pytest
 from gateway.buffer import DELETE_WITHIN_S, Buffer
 from gateway.held import Held
 from gateway.pack_file import PackFile
+from gateway.pack_room import Terms
 from tests.buffer_bench import OLD_PAGE_BYTES, PAGE_BYTES, ROOMY, WAL_BYTES, SlowDisk, contents, live, pack, pages_of
 
 HOUR_S = 3600
@@ -344,3 +345,24 @@ def test_nothing_is_lost_when_the_gateway_ends_in_the_middle_of_a_commit(tmp_pat
     with asyncio.Runner(loop_factory=lambda: SlowDisk(SLOW_S)) as runner:
         runner.run(main())
     assert contents(tmp_path / "buffer.db") == [("air", 1, 1), ("air", 1, 2), ("air", 1, 3)]
+
+
+def test_other_terms_hold_from_then_on_for_what_waits_in_ram_and_on_the_disk(tmp_path: Path) -> None:
+    async def scene(buffer: Buffer) -> None:
+        for n in range(1, 4):
+            buffer.put(pack(n, "air"), 10.0)
+            buffer.put(pack(n, "energy"), 10.0)
+        await buffer.barrier()
+        buffer.put(pack(4, "energy"), 10.0)
+        held = await buffer.take(2)
+        assert [(each.pack.dataset, each.pack.n) for each in held] == [("energy", 4), ("air", 1)]
+        buffer.change({"energy": Terms(9)})
+        held = await buffer.take(3)
+        assert [(each.pack.dataset, each.pack.n) for each in held] == [("energy", n) for n in (1, 2, 3)]
+        for each in held:
+            buffer.release(each)
+        buffer.change({"energy": Terms(5), "air": Terms(9)})
+        held = await buffer.take(2)
+        assert [(each.pack.dataset, each.pack.n) for each in held] == [("air", 2), ("air", 3)]
+
+    live(tmp_path / "buffer.db", scene)

@@ -240,3 +240,23 @@ def test_disk_first_sends_nothing_that_is_not_on_the_disk(tmp_path: Path) -> Non
         assert buffer.depth.packs == 0
 
     live(tmp_path / "buffer.db", scene, disk_first=True, max_bytes=ROOMY)
+
+
+def test_who_gives_way_changes_with_the_terms_while_the_buffer_runs(tmp_path: Path) -> None:
+    async def scene(buffer: Buffer) -> None:
+        await fill(buffer, "a", "b", count=100)
+        a = len((await left(buffer))["a"])
+        assert 0 < a < 100
+        buffer.change({"a": Terms(9), "b": Terms(1)})
+        await fill(buffer, "a", first=101, count=30)
+        there = await left_after_release(buffer)
+        assert len(there["a"]) == a + 30
+        assert len(there["b"]) < 100
+        before = len(there["b"])
+        buffer.change({"a": Terms(1), "b": Terms(9)})
+        await fill(buffer, "b", first=101, count=20)
+        there = await left_after_release(buffer)
+        assert len(there["b"]) == before + 20
+        assert len(there["a"]) < a + 30
+
+    live(tmp_path / "buffer.db", scene, max_bytes=CAP)

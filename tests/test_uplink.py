@@ -25,7 +25,7 @@ from gateway.uplink import (
 from hil.bench.proc import rss_mb
 from hil.mqtt_packets import Connect
 from hil.scripted_broker import NOTHING, Accept, Ack, Close, Deed, Deeds, Disconnect, Refuse, Reset, ScriptedBroker
-from tests.broker_scene import WILL, play, where
+from tests.broker_scene import WILL, another_broker, play, where
 
 HOUR_S = 3600.0
 
@@ -316,17 +316,6 @@ def test_an_uplink_that_is_closed_in_order_leaves_no_will_and_a_dropped_one_does
             assert broker.wills == [(WILL.topic, WILL.payload)]
 
     play(scene)
-
-
-@contextlib.asynccontextmanager
-async def another_broker() -> AsyncIterator[ScriptedBroker]:
-    broker = ScriptedBroker()
-    await broker.start()
-    try:
-        yield broker
-    finally:
-        await broker.close()
-        assert broker.violations == []
 
 
 def with_two(scene: Callable[[Uplink, ScriptedBroker, ScriptedBroker], Awaitable[None]], *, away: bool = False) -> None:

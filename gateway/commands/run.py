@@ -1,6 +1,7 @@
 """``polegate run``: the gateway."""
 
 import asyncio
+import functools
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ EX_CANTCREAT = 73  # sysexits.h
 @click.command("run")
 @click.option("--config", "path", metavar="FILE", required=True, type=FILE, help="The configuration file.")
 def command(path: Path) -> int:
-    """Run the gateway until SIGTERM or SIGINT.
+    """Run the gateway until SIGTERM or SIGINT. Upon SIGHUP it reads FILE anew, and takes it on trial.
 
     It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
 
@@ -33,7 +34,7 @@ def command(path: Path) -> int:
     log.start()
     runner = asyncio.Runner()
     try:
-        runner.run(app.run(settings))
+        runner.run(app.run(settings, functools.partial(load, path)))
     except BufferUnusable as error:
         click.echo(f"{path}: {error}", err=True)
         return EX_CANTCREAT
