@@ -23,6 +23,7 @@ The backlog, what lay on the disk when the link came up, is sent beside live pac
 """
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from gateway.backfill import Backfill
 from gateway.buffer import Buffer
 from gateway.held import Held
 from gateway.mqtt_link import (
+    ACK_S,
     NOT_AUTHORISED,
     PACKET_TOO_LARGE,
     Cut,
@@ -156,6 +158,11 @@ class Forward:
             self._buffer.release(held)
         elif self._is_suspect(held):
             await self._none_going()
+            with contextlib.suppress(
+                TimeoutError
+            ):  # the pole's state goes out on each link, and shows whether it is good
+                async with asyncio.timeout(ACK_S):
+                    await link.until_acked()
             self._send(link, held)
             await self._none_going()
         else:

@@ -335,6 +335,11 @@ class Link(Client):
         while self.free <= 0 and not self._disconnected.done():
             await self._change()
 
+    async def until_acked(self) -> None:
+        """Return when the broker has acknowledged anything, or when the link is broken."""
+        while not self.acked and not self._disconnected.done():
+            await self._change()
+
     async def _change(self) -> None:
         self._slot_is_free.clear()
         await self._slot_is_free.wait()
