@@ -134,8 +134,6 @@ class Uplink:
         files = {broker.tls for broker in (*known, *brokers)}
         self._worked = {each: tls for each, tls in self._worked.items() if each in files}
         self._endpoints = [known.get(broker) or _Endpoint(broker) for broker in brokers]
-        for endpoint in self._endpoints:
-            endpoint.locked_until = -math.inf
         self._failures = 0
         self._return_at = -math.inf
         self._renamed.set()

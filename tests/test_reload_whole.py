@@ -190,3 +190,19 @@ def test_sigterm_in_a_trial_ends_it_in_order(tmp_path: Path) -> None:
             assert s.heard.holes() == {}
 
     asyncio.run(main())
+
+
+def test_a_renamed_sensor_that_gives_nothing_under_its_new_name_gets_its_old_one_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, within=2.5) as s:
+            await s.good("noise-1", 1)
+            s.pair.slaves[1].alive = False  # a moment after it was read: to the pole it is well
+            s.edit('id = "noise-1"', 'id = "street"')
+            s.reload()
+            told = await s.judged("rolled-back")
+            assert told["last"]["why"] == "street gave no values within 3 s, and did before"
+            s.pair.slaves[1].alive = True
+            await s.all_is_well(["meter-0", "meter-1", "meter-2", "noise-2"])
+            assert "noise-1" in (s.daemon.status() or {})["devices"]
+
+    asyncio.run(main())
