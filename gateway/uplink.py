@@ -120,8 +120,7 @@ class Uplink:
         self._worked = {each: tls for each, tls in self._worked.items() if each in files}
         self._endpoints = [known.get(broker) or Endpoint(broker) for broker in brokers]
         for endpoint in self._endpoints:
-            if endpoint is not self._at:
-                endpoint.proof = proof
+            endpoint.proof = proof
         self._failures = 0
         self._return_at = -math.inf
         self._renamed.set()

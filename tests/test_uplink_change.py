@@ -150,9 +150,10 @@ def test_nothing_is_sent_to_a_new_broker_before_the_link_to_it_has_proved_itself
             assert await uplink.link() is first
             return lacks[0]
 
-        async with another_broker() as new, uplink_to(where(old.port)) as uplink:
+        async with another_broker() as best, another_broker() as new, uplink_to(where(old.port)) as uplink:
+            best.on_connect = lambda _: Refuse(0x88)
             first = await uplink.link()
-            uplink.change([where(new.port), where(GONE)], proof)
+            uplink.change([where(best.port), where(new.port)], proof)
             await asyncio.sleep(30)
             assert "it does not let the pole subscribe" in uplink.astray
             assert uplink.state["broker"] == f"127.0.0.1:{old.port}"
@@ -165,6 +166,10 @@ def test_nothing_is_sent_to_a_new_broker_before_the_link_to_it_has_proved_itself
             await asyncio.sleep(LONGEST_PAUSE_S)
             assert uplink.up
             assert len(new.published) == proofs  # once is enough
+            best.on_connect = lambda _: Accept()
+            await asyncio.sleep(HOUR_S)
+            assert uplink.state["broker"] == f"127.0.0.1:{best.port}"
+            assert best.published == []  # who named it knew what he did
 
     play(scene)
 
