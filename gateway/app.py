@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from gateway.forward import Forward
 from gateway.health import DeviceHealth
 from gateway.journal import Journal
 from gateway.keep_time import keep_time
-from gateway.mqtt_link import Refused, UplinkDown
+from gateway.mqtt_link import Link, Refused, UplinkDown
 from gateway.notify import notify
 from gateway.pack import Packer
 from gateway.pack_sql import SqlError
@@ -200,7 +200,7 @@ class Pole:
             await _end(carriers)
         await self._say_goodbye()
 
-    async def apply(self, configuration: Settings) -> None:
+    async def apply(self, configuration: Settings, before: Echo) -> None:
         """Run that from now on; what is equal is not touched. See :class:`gateway.plant.Plant`, as of all below."""
         old, new = self._settings, configuration
         roster = shares.roster(new)
@@ -214,7 +214,7 @@ class Pole:
         self._gave = self._good()
         self._backfill.change(Pace(*new.root.uplink.pace))
         if shares.brokers(new) != shares.brokers(old):
-            self._uplink.change(shares.brokers(new))
+            self._uplink.change(shares.brokers(new), self._proof(before) if before.taken else None)
         self._crew.enlist(roster)
 
     def healthy(self) -> frozenset[str]:
@@ -238,6 +238,13 @@ class Pole:
         if self._uplink.astray:
             return Echo(taken=False, came_back=False, why=self._uplink.astray)
         return await self._report.echo(await self._uplink.link())
+
+    def _proof(self, before: Echo) -> Callable[[Link], Awaitable[str]]:
+        async def lacks(link: Link) -> str:
+            echo = await self._report.echo(link)
+            return echo.why if echo.falls_short_of(before) else ""
+
+        return lacks
 
     def _take_health(self) -> None:
         for device in self._settings.devices:

@@ -27,11 +27,20 @@ class Echo(NamedTuple):
         return self.taken < before.taken or self.came_back < before.came_back
 
 
+NOTHING = Echo(taken=False, came_back=False)
+
+
 class Plant(Protocol[C_contra]):
     """The running pole."""
 
-    async def apply(self, configuration: C_contra) -> None:
-        """Run that configuration from now on. What is equal in it and the one that ran is not touched."""
+    async def apply(self, configuration: C_contra, before: Echo) -> None:
+        """Run that configuration from now on. What is equal in it and the one that ran is not touched.
+
+        Args:
+            configuration: what is to run.
+            before: what came of the uplink before. A link to another broker is used when it does as well; until then
+                the one there is goes on.
+        """
 
     def healthy(self) -> frozenset[str]:
         """Name the devices whose last look gave values."""

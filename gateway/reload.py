@@ -25,7 +25,7 @@ import structlog
 
 from gateway.faults import SettingsError
 from gateway.notify import notify, notify_reloading
-from gateway.plant import Echo, Plant, Standing, Verdict
+from gateway.plant import NOTHING, Echo, Plant, Standing, Verdict
 from gateway.trial_file import TrialFile, Tried
 
 LOOK_S = 0.5
@@ -168,7 +168,7 @@ class Reload(Generic[C]):
                 await self._accept()
         elif digest == self._digest_of(self._accepted):
             log.info("the configuration before the trial is back", digest=digest)
-            await self._apply(new)
+            await self._apply(new, NOTHING)
             await self._accept()
         else:
             await self._try(new)
@@ -187,7 +187,7 @@ class Reload(Generic[C]):
         began = self._loop.time()
         trial = self._trial = _Trial(devices, echo, began, began + self._uplink_within(self._accepted))
         try:
-            await self._apply(new)
+            await self._apply(new, echo)
         except Exception as error:
             log.exception("the configuration cannot be applied")
             await self._roll_back(f"it cannot be applied: {error!r}")
@@ -227,15 +227,15 @@ class Reload(Generic[C]):
         digest = self._digest
         log.error("the configuration did not work; the one before is back", digest=digest, why=why)
         await self._file.write(Tried(digest, why))
-        await self._apply(self._accepted)
+        await self._apply(self._accepted, NOTHING)
         self._last = Verdict("rolled-back", digest, why, self._now())
         notify(f"STATUS={self._status()}")
 
-    async def _apply(self, configuration: C) -> None:
+    async def _apply(self, configuration: C, before: Echo) -> None:
         self.running = configuration
         self._digest = self._digest_of(configuration)
         self._since = self._now()
-        await self._plant.apply(configuration)
+        await self._plant.apply(configuration, before)
 
     def _end_trial(self) -> None:
         if self._trial is not None and self._trial.proof is not None:

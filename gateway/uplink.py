@@ -18,6 +18,8 @@ told. So is one that is made out to another name: to the broker it would be anot
 
 **Other brokers**, or other files, may be named while it runs. A link to one of them is tried beside the link there is,
 again and again, and that one goes on until then; if its broker is named again meanwhile, nothing has happened to it.
+Where a proof is asked for, nothing is sent on the new link before it has given that: what the wrong broker
+acknowledges is lost.
 
 Reconnecting waits longer from time to time, at random, up to a minute: a thousand poles must not come back to a
 broker in the same second. A broker that does not let the pole in is asked every few minutes.
@@ -28,12 +30,12 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from gateway.endpoint import Endpoint, Proof, own_of
 from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, NotTrusted, OtherVersion, UplinkDown, Version
 from gateway.tls import Tls, TlsFiles
 
@@ -48,29 +50,6 @@ VERSION_NAMES = {Version.V5: "5", Version.V311: "3.1.1"}
 INVISIBLE = "the broker speaks only MQTT 3.1.1: messages it refuses look as if it took them"
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False)
-class _Endpoint:
-    """A broker, and what is known of it. Times are loop times.
-
-    Attributes:
-        broker: where it is.
-        older_until: it is spoken to in MQTT 3.1.1.
-        locked_until: it did not let the pole in, and is not asked before.
-        shaky_until: a link to it broke soon; others come first.
-        trouble: why the last connection to it did not come about.
-    """
-
-    broker: Broker
-    older_until: float = -math.inf
-    locked_until: float = -math.inf
-    shaky_until: float = -math.inf
-    trouble: str = ""
-
-    @property
-    def place(self) -> str:
-        return f"{self.broker.host}:{self.broker.port}"
 
 
 class Uplink:
@@ -90,7 +69,7 @@ class Uplink:
             will: what the broker publishes when the link breaks.
             others: brokers for when that one is away, the best first.
         """
-        self._endpoints = [_Endpoint(each) for each in (broker, *others)]
+        self._endpoints = [Endpoint(each) for each in (broker, *others)]
         self._at = self._endpoints[0]
         self._will = will
         self._loop = asyncio.get_running_loop()
@@ -129,14 +108,20 @@ class Uplink:
             return ""
         return self._troubles() or "not tried yet"
 
-    def change(self, brokers: Sequence[Broker]) -> None:
-        """Go to these brokers from now on, the best first. The link there is goes on until another one works."""
+    def change(self, brokers: Sequence[Broker], proof: Proof | None = None) -> None:
+        """Go to these brokers from now on, the best first. The link there is goes on until another one works.
+
+        Args:
+            brokers: where they are.
+            proof: what the first link to another one must pass; None: nothing. Where the broker of now is still named
+                and the link to it breaks, any other may take its place as it is.
+        """
         known = {endpoint.broker: endpoint for endpoint in (*self._endpoints, self._at)}
         files = {broker.tls for broker in (*known, *brokers)}
         self._worked = {each: tls for each, tls in self._worked.items() if each in files}
-        self._endpoints = [known.get(broker) or _Endpoint(broker) for broker in brokers]
+        self._endpoints = [known.get(broker) or Endpoint(broker) for broker in brokers]
         for endpoint in self._endpoints:
-            endpoint.locked_until = -math.inf
+            endpoint.proof = proof
         self._failures = 0
         self._return_at = -math.inf
         self._renamed.set()
@@ -188,6 +173,8 @@ class Uplink:
 
     async def _try_all(self) -> Link:
         now = self._loop.time()
+        if self._at in self._endpoints:
+            self._need_no_proof()
         open_to_us = [endpoint for endpoint in self._endpoints if endpoint.locked_until <= now]
         for endpoint in sorted(open_to_us, key=lambda endpoint: endpoint.shaky_until > now):
             try:
@@ -203,11 +190,36 @@ class Uplink:
             return self._endpoints[0].trouble
         return "; ".join(f"{each.place}: {each.trouble}" for each in self._endpoints if each.trouble)
 
-    async def _enter(self, endpoint: _Endpoint) -> Link:
+    async def _enter(self, endpoint: Endpoint) -> Link:
+        """Connect, and have it proved that the link is of use where that is asked for."""
+        link = await self._let_in(endpoint)
+        if endpoint.proof is not None:
+            try:
+                why = await endpoint.proof(link)
+            except asyncio.CancelledError:
+                link.abort()
+                raise
+            if why:
+                await link.close()
+                if why != endpoint.trouble:
+                    log.warning("a broker lets the pole in and is of no use", broker=endpoint.place, why=why)
+                raise UplinkDown(why)
+        if endpoint not in self._endpoints:
+            await link.close()
+            raise UplinkDown(f"{endpoint.place} is not one of the brokers any more")
+        self._need_no_proof()  # of the others either: who named them knew what he did
+        self._at = endpoint
+        return link
+
+    def _need_no_proof(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.proof = None
+
+    async def _let_in(self, endpoint: Endpoint) -> Link:
         """Connect with what lies in the files now; where that does not work, with what of theirs last did."""
         worked = self._worked_at(endpoint)
         try:
-            tls = _own(endpoint.broker.read_tls(), worked)
+            tls = own_of(endpoint.broker.read_tls(), worked)
             link = await self._speak(endpoint, tls)
         except (NotTrusted, NotAuthorised, OtherVersion) as error:  # some brokers refuse without a word
             if worked is None or endpoint.broker.tls is None or endpoint.broker.tls.mark() == worked.mark:
@@ -218,7 +230,7 @@ class Uplink:
             self._take_certificate(endpoint, tls)
         return link
 
-    async def _speak(self, endpoint: _Endpoint, tls: Tls | None) -> Link:
+    async def _speak(self, endpoint: Endpoint, tls: Tls | None) -> Link:
         """Connect in the version of MQTT that the broker speaks."""
         if self._loop.time() < endpoint.older_until:
             try:
@@ -235,14 +247,10 @@ class Uplink:
         endpoint.older_until = self._loop.time() + OLDER_VERSION_S
         return link
 
-    async def _try(self, endpoint: _Endpoint, tls: Tls | None, version: Version) -> Link:
+    async def _try(self, endpoint: Endpoint, tls: Tls | None, version: Version) -> Link:
         link = Link(endpoint.broker, will=self._will, version=version, tls=tls)
         await link.connect()
-        if endpoint not in self._endpoints:
-            await link.close()
-            raise UplinkDown(f"{endpoint.place} is not one of the brokers any more")
         endpoint.trouble = ""
-        self._at = endpoint
         return link
 
     async def _better_than(self, link: Link) -> Link | None:
@@ -291,7 +299,7 @@ class Uplink:
         self._at.older_until = -math.inf
         return link
 
-    async def _first_of(self, endpoints: Sequence[_Endpoint]) -> Link | None:
+    async def _first_of(self, endpoints: Sequence[Endpoint]) -> Link | None:
         for endpoint in endpoints:
             try:
                 return await self._enter(endpoint)
@@ -316,7 +324,7 @@ class Uplink:
     async def _renew(self) -> Link:
         at = self._at
         try:
-            tls = _own(at.broker.read_tls(), self._worked_at(at))
+            tls = own_of(at.broker.read_tls(), self._worked_at(at))
             link = await self._speak(at, tls)
         except UplinkDown as error:
             self._keep_certificate(str(error))
@@ -324,10 +332,10 @@ class Uplink:
         self._take_certificate(at, tls)
         return link
 
-    def _worked_at(self, endpoint: _Endpoint) -> Tls | None:
+    def _worked_at(self, endpoint: Endpoint) -> Tls | None:
         return self._worked.get(endpoint.broker.tls) if endpoint.broker.tls else None
 
-    def _take_certificate(self, endpoint: _Endpoint, tls: Tls | None) -> None:
+    def _take_certificate(self, endpoint: Endpoint, tls: Tls | None) -> None:
         worked = self._worked_at(endpoint)
         if tls and worked and tls.mark != worked.mark:
             log.info("the files of TLS have changed, and work", certificate_expires=tls.expires)
@@ -402,11 +410,3 @@ class Uplink:
             self._up.clear()
         else:
             self._up.set()
-
-
-def _own(tls: Tls | None, worked: Tls | None) -> Tls | None:
-    """Return what was read of the files. Raises NotTrusted where it is another pole's than what worked."""
-    if tls and worked and tls.subject != worked.subject:
-        step = "put this pole's there, or restart the gateway if it is right"
-        raise NotTrusted(f"cert_file: the new certificate is made out to another name than the one in use; {step}")
-    return tls

@@ -217,6 +217,7 @@ def test_other_devices_are_described_and_what_was_seen_of_an_equal_one_still_hol
     of.change([MAST, TAG.model_copy(update={"address": "AA:BB:CC:DD:EE:00"})], {"position": {"owner": "x"}}, Site())
     assert of.datasets == ["inside", "position"]
     assert content(of, "position")["dcterms:publisher"] == "x"
+    assert of.hash("position") != before["position"]
     assert set(content(of, "position")["properties"]) == {"mast/wind_speed"}
     assert "tag/battery_voltage" not in content(of, "inside")["properties"]
     assert of.unit("mast", "wind_speed") == "m/s"

@@ -29,6 +29,7 @@ class Pole:
         applied: what was applied, and when.
         silent: devices that give nothing under a configuration.
         echoes: what comes of the uplink under it.
+        asked_of_the_uplink: whether a new broker must do as well as the old one, at each apply.
         alive: devices that are healthy before.
         patience_s: what each may take.
     """
@@ -37,6 +38,7 @@ class Pole:
         self.applied: list[tuple[float, str]] = []
         self.silent: dict[str, set[str]] = {}
         self.echoes: dict[str, Echo] = {}
+        self.asked_of_the_uplink: list[bool] = []
         self.alive = frozenset({"a", "b"})
         self.patience_s = 30.0
         self.file = "old"
@@ -65,8 +67,9 @@ class Pole:
             raise SettingsError(self.faults)
         return self.file
 
-    async def apply(self, configuration: str) -> None:
+    async def apply(self, configuration: str, before: Echo) -> None:
         """Run that from now on."""
+        self.asked_of_the_uplink.append(before.taken)
         if configuration == "impossible":
             raise OSError("no such adapter")
         self.running = configuration
@@ -149,7 +152,9 @@ def test_what_works_is_accepted_as_soon_as_all_have_proved_it(tmp_path: Path, to
         assert (pole.words, remembered(tmp_path)) == (["new"], None)
         assert told[2:] == ["STATUS=configuration #new runs"]
         await pole.change("newer")
-        assert pole.words == ["new", "newer"]
+        pole.silent["newest"] = {"a"}
+        await pole.change("newest")
+        assert pole.words == ["new", "newer", "newest", "newer"]
 
     play(tmp_path, scene)
 
@@ -201,6 +206,7 @@ def test_a_device_that_gives_nothing_in_its_time_brings_the_old_one_back(tmp_pat
         (began, _), (back, _) = pole.applied
         assert back - began == pytest.approx(30, abs=2 * LOOK_S)
         assert (pole.words, pole.reload.standing().digest) == (["new", "old"], "#old")
+        assert pole.asked_of_the_uplink == [True, False]  # going back must work whatever the old broker does
         assert remembered(tmp_path) == {"digest": "#new", "why": why}
         assert told[-1] == f"STATUS=configuration #old runs; the last change: rolled-back, {why}"
 
@@ -267,7 +273,7 @@ def test_what_cannot_be_applied_is_rolled_back_at_once(tmp_path: Path) -> None:
 
 def test_another_one_during_a_trial_begins_a_trial_and_what_comes_back_is_the_last_accepted(tmp_path: Path) -> None:
     async def scene(pole: Pole) -> None:
-        pole.silent |= {"new": {"a"}, "newer": {"b"}}
+        pole.silent |= {"new": {"a"}, "newer": {"a"}}
         await pole.change("new", 20)
         pole.alive = frozenset({"b"})  # for now: what was well before the first counts
         await pole.change("newer")

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from hil.broker import mosquitto
 from tests.pki import Authority
 from tests.reload_scene import POLE, Scene, scene
 
@@ -74,6 +75,27 @@ def test_a_broker_that_is_not_there_is_tried_beside_the_link_there_is_and_given_
             assert "refused" in told["last"]["why"]
             await s.all_is_well(ALL)
             assert "gone" not in s.heard.states
+
+    asyncio.run(main())
+
+
+def test_a_wrong_broker_that_acknowledges_everything_gets_no_reading(tmp_path: Path) -> None:
+    async def main() -> None:
+        folder = tmp_path / "wrong"
+        folder.mkdir()
+        (folder / "acl").write_text("topic write #\n")
+        wrong = mosquitto(folder, f"acl_file {folder / 'acl'}")
+        wrong.start()
+        try:
+            async with scene(tmp_path, within=2.5) as s:
+                url = next(line for line in s.daemon.config.read_text().splitlines() if line.startswith("url"))
+                s.edit(url, f'url = "mqtt://127.0.0.1:{wrong.port}"')
+                s.reload()
+                told = await s.judged("rolled-back", within=30.0)
+                assert "the uplink did not come back within" in told["last"]["why"]
+                await s.all_is_well(ALL)
+        finally:
+            wrong.stop()
 
     asyncio.run(main())
 
@@ -188,5 +210,21 @@ def test_sigterm_in_a_trial_ends_it_in_order(tmp_path: Path) -> None:
             assert await asyncio.to_thread(s.daemon.stop) == 0
             await s.until(lambda: s.heard.states[-1:] == ["stopped"])
             assert s.heard.holes() == {}
+
+    asyncio.run(main())
+
+
+def test_a_renamed_sensor_that_gives_nothing_under_its_new_name_gets_its_old_one_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, within=2.5) as s:
+            await s.good("noise-1", 1)
+            s.pair.slaves[1].alive = False  # a moment after it was read: to the pole it is well
+            s.edit('id = "noise-1"', 'id = "street"')
+            s.reload()
+            told = await s.judged("rolled-back")
+            assert told["last"]["why"] == "street gave no values within 3 s, and did before"
+            s.pair.slaves[1].alive = True
+            await s.all_is_well(["meter-0", "meter-1", "meter-2", "noise-2"])
+            assert "noise-1" in (s.daemon.status() or {})["devices"]
 
     asyncio.run(main())

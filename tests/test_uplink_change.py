@@ -13,7 +13,7 @@ from gateway.uplink import ASTRAY_S, LONGEST_PAUSE_S, Uplink
 from hil.broker import Broker as Mosquitto
 from hil.broker import mosquitto
 from hil.mqtt_packets import Connect
-from hil.scripted_broker import Accept, Deeds, Refuse, ScriptedBroker
+from hil.scripted_broker import Accept, Close, Deeds, Refuse, ScriptedBroker
 from tests.broker_scene import another_broker, play, where
 from tests.mosquitto_scene import until, uplink_to
 from tests.pki import Authority
@@ -135,6 +135,70 @@ def test_when_the_old_link_breaks_only_the_new_brokers_are_tried() -> None:
             assert not uplink.up
             uplink.change([where(old.port)])
             async with asyncio.timeout(0.5):
+                await uplink.link()
+
+    play(scene)
+
+
+def test_nothing_is_sent_to_a_new_broker_before_the_link_to_it_has_proved_itself() -> None:
+    async def scene(old: ScriptedBroker) -> None:
+        lacks = ["it does not let the pole subscribe"]
+
+        async def proof(link: Link) -> str:
+            await link.send(Message("proof", b""))
+            await asyncio.sleep(1)
+            assert await uplink.link() is first
+            return lacks[0]
+
+        async with another_broker() as best, another_broker() as new, uplink_to(where(old.port)) as uplink:
+            best.on_connect = lambda _: Refuse(0x88)
+            first = await uplink.link()
+            uplink.change([where(best.port), where(new.port)], proof)
+            await asyncio.sleep(30)
+            assert "it does not let the pole subscribe" in uplink.astray
+            assert uplink.state["broker"] == f"127.0.0.1:{old.port}"
+            assert await uplink.link() is first
+            assert new.goodbyes == len(new.connects) == len(new.published) > 1
+            lacks[0] = ""
+            assert await settled(uplink) is not first
+            proofs = len(new.published)
+            new.drop()
+            await asyncio.sleep(LONGEST_PAUSE_S)
+            assert uplink.up
+            assert len(new.published) == proofs  # once is enough
+            best.on_connect = lambda _: Accept()
+            await asyncio.sleep(HOUR_S)
+            assert uplink.state["broker"] == f"127.0.0.1:{best.port}"
+            assert best.published == []  # who named it knew what he did
+
+    play(scene)
+
+
+def test_a_way_back_needs_no_proof_and_a_link_that_stays_none_either() -> None:
+    async def scene(old: ScriptedBroker) -> None:
+        async def never(_: Link) -> str:
+            return "no"
+
+        async with another_broker() as new, uplink_to(where(old.port)) as uplink:
+            link = await uplink.link()
+            uplink.change([where(new.port), where(old.port)], never)
+            await asyncio.sleep(HOUR_S)
+            assert uplink.astray == ""
+            assert await uplink.link() is link  # the better one is not used before it proves itself
+            old.drop()
+            old.on_connect = lambda _: Close()
+            await asyncio.sleep(LONGEST_PAUSE_S)
+            assert uplink.state["broker"] == f"127.0.0.1:{new.port}"  # unless it is the only one there is
+            old.on_connect = lambda _: Accept()
+            uplink.change([where(old.port)])
+            await settled(uplink)
+            uplink.change([where(new.port)], never)
+            await asyncio.sleep(1)
+            old.drop()
+            await asyncio.sleep(LONGEST_PAUSE_S)
+            assert not uplink.up
+            uplink.change([where(old.port)])
+            async with asyncio.timeout(LONGEST_PAUSE_S):
                 await uplink.link()
 
     play(scene)
