@@ -34,7 +34,7 @@ debian-demo:
 	@.ci/need-debian dbus-daemon:dbus-daemon setpriv:util-linux
 
 debian-test: debian-demo
-	@.ci/need-debian mosquitto:mosquitto strace:strace
+	@.ci/need-debian mosquitto:mosquitto strace:strace systemd-analyze:systemd
 
 debian-clusters: debian-test
 	@.ci/need-debian nats-server:nats-server epmd:erlang-base rabbitmq-server:rabbitmq-server

@@ -6,19 +6,20 @@ once is sent, and what is left is on the disk before the process ends.
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from drivers.contract import Advertised, Asked, OnPort, Streamed
+from drivers.contract import Advertised, Asked, Driver, OnPort, Streamed
 from gateway import status_socket
 from gateway.account import QUALITY, Account
 from gateway.backfill import Backfill, Pace
-from gateway.buffer import Buffer
+from gateway.buffer import LONGEST_ANSWER_S, Buffer
 from gateway.catalogue import Catalogue, Site
 from gateway.clock import Clock
 from gateway.forward import Forward
@@ -28,12 +29,12 @@ from gateway.keep_time import keep_time
 from gateway.line import Line, LinePort, Tap, Wire
 from gateway.listen import Ear
 from gateway.mqtt_link import Broker, Refused, UplinkDown
-from gateway.notify import notify
+from gateway.notify import notify, watchdog_s
 from gateway.pack import Packer
 from gateway.pack_room import Terms
 from gateway.pack_sql import SqlError
 from gateway.pole_state import VERSION, PoleState
-from gateway.poll import poll
+from gateway.poll import LONGEST_PAUSE_S, poll
 from gateway.reading import Pack, Reading
 from gateway.replay import Replay
 from gateway.report import Report, last_will
@@ -43,13 +44,15 @@ from gateway.signs import Certificate, Signs
 from gateway.tcp_wire import TcpWire
 from gateway.tell_alarms import tell_alarms
 from gateway.tell_losses import tell_losses
+from gateway.tell_watchdog import Watched, tell_watchdog
 from gateway.timeline import Timeline
 from gateway.tls import TlsFiles
-from gateway.uplink import Uplink
+from gateway.uplink import LONGEST_ROUND_S, Uplink
 
 # The end takes 5 s at the most, whatever the broker and bluetoothd do; radio and mqtt_link take 1 s each
 LAST_SENDS_S = 1.5
 GOODBYE_S = 0.5
+LONGEST_LOOK_S = 600.0  # a driver may wait for its device for minutes: a fan runs before the first sample
 NS = 1_000_000_000
 
 Job = Coroutine[Any, Any, None]
@@ -132,6 +135,7 @@ class Pole:
             may_wait=lambda: not self._uplink.up,
         )
         buffer.before_commit = self._seal_for_commit
+        self._radio_progress: Callable[[], list[Watched]] = list
 
     async def go_on(self) -> None:
         """Take up what the run before had accepted, where a journal kept it."""
@@ -152,7 +156,7 @@ class Pole:
             carriers = [group.create_task(job) for job in self._carriers()]
             collectors = [group.create_task(job) for job in self._collectors()]
             log.info("started", version=VERSION, epoch=self._buffer.epoch, devices=len(self._settings.devices))
-            notify("READY=1")
+            notify("READY=1\nSTATUS=running")
             await stop.wait()
             notify("STOPPING=1")
             await _end(collectors)
@@ -180,7 +184,19 @@ class Pole:
         ]
         if folder := runtime_folder():
             jobs.append(status_socket.serve(folder, self._state.detailed))
+        if period := watchdog_s():
+            jobs += [self._buffer.answer(), tell_watchdog(self._progress, notify, period)]
         return jobs
+
+    def _progress(self) -> list[Watched]:
+        """Tell how far each job is. What waits for the broker by its nature is not here."""
+        devices = self._settings.devices
+        return [
+            Watched("buffer", self._buffer.answers, LONGEST_ANSWER_S),
+            Watched("uplink", self._uplink.rounds, LONGEST_ROUND_S),
+            *self._radio_progress(),
+            *(Watched(f"device {each.id}", self._health[each.id].looks, _longest(each, devices)) for each in devices),
+        ]
 
     def _collectors(self) -> list[Job]:
         lines = {
@@ -228,9 +244,10 @@ class Pole:
         return max(0.0, self._settings.dataset(pack.dataset).commit_within - age)
 
     def _radio_jobs(self, heard: list[tuple[str, Ear]]) -> list[Job]:
-        from gateway.radio import Radio  # noqa: PLC0415  # bleak takes 8 MB that a pole without Bluetooth keeps
+        from gateway import radio as door  # noqa: PLC0415  # bleak takes 8 MB that a pole without Bluetooth keeps
 
-        radio = Radio(self._settings.root.bluetooth.adapter)
+        radio = door.Radio(self._settings.root.bluetooth.adapter)
+        self._radio_progress = lambda: [Watched("bluetooth", radio.rounds, door.LONGEST_ROUND_S)]
         for address, ear in heard:
             radio.hear(address, ear.advert)
         return [radio.run(), *(ear.listen(radio.trouble) for _, ear in heard)]
@@ -308,6 +325,16 @@ def _terms(settings: Settings, dataset: str) -> dict[str, str]:
     terms = settings.dataset(dataset)
     facts = {"owner": terms.owner, "licence": terms.licence, "access": terms.access}
     return {key: fact for key, fact in facts.items() if fact}
+
+
+def _longest(device: Driver, devices: Iterable[Driver]) -> float:
+    """Return the seconds in which a look at a device must have come to an end, whatever became of it."""
+    if isinstance(device, Streamed | Advertised):
+        return 3 * device.SILENT_AFTER_S + LONGEST_LOOK_S
+    if not isinstance(device, Asked):
+        return math.inf
+    turns = sum(5.0 + 10 * other.timeout for other in devices if isinstance(other, Asked) and other.port == device.port)
+    return device.every + LONGEST_PAUSE_S + turns + LONGEST_LOOK_S
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

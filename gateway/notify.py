@@ -1,4 +1,4 @@
-"""A door: systemd's notification socket (sd_notify(3)), and nothing where there is none."""
+"""A door: systemd's notification socket and watchdog (sd_notify(3), sd_watchdog_enabled(3)); nothing without them."""
 
 import os
 import socket
@@ -14,3 +14,11 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
     except OSError:  # the manager is gone or does not read: its loss, not the pole's
         return
+
+
+def watchdog_s() -> float | None:
+    """Return the seconds after which systemd ends this process if it is not fed; None: there is no watchdog."""
+    period, process = os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID")
+    if not period or (process and process != str(os.getpid())):
+        return None
+    return int(period) / 1e6

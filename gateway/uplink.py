@@ -38,6 +38,7 @@ FEW_MINUTES_S = 300.0  # at most, and half of it at least
 STABLE_S = 60.0  # a link that breaks sooner counts as one more failure
 OLDER_VERSION_S = 86_400.0
 LOOK_S = 20.0
+LONGEST_ROUND_S = 1800.0  # many brokers that say nothing, each asked more than once; a pause of minutes
 MANY_FAILURES = 4
 VERSION_NAMES = {Version.V5: "5", Version.V311: "3.1.1"}
 INVISIBLE = "the broker speaks only MQTT 3.1.1: messages it refuses look as if it took them"
@@ -75,6 +76,7 @@ class Uplink:
         trouble: why there is no link, in words; "" while there is one.
         certificate_trouble: why what lies in the files of TLS was not taken, while what lay in them before still works.
         since: loop time of the last change between up and down.
+        rounds: how often it tried to connect, or looked after the link there is.
     """
 
     def __init__(self, broker: Broker, will: Message, others: Sequence[Broker] = ()) -> None:
@@ -101,6 +103,7 @@ class Uplink:
         self.certificate_trouble = ""
         self.trouble = "not connected yet"
         self.since = self._loop.time()
+        self.rounds = 0
 
     async def link(self) -> Link:
         """Wait until there is a link, and return it."""
@@ -158,6 +161,7 @@ class Uplink:
         raise AssertionError("retries never end")
 
     async def _try_all(self) -> Link:
+        self.rounds += 1
         now = self._loop.time()
         open_to_us = [endpoint for endpoint in self._endpoints if endpoint.locked_until <= now]
         for endpoint in sorted(open_to_us, key=lambda endpoint: endpoint.shaky_until > now):
@@ -211,6 +215,7 @@ class Uplink:
     async def _better_than(self, link: Link) -> Link | None:
         """Wait for a link that is to take the place of this one; None: it broke, and there is none."""
         while not link.ended.done():
+            self.rounds += 1
             await asyncio.wait({link.ended}, timeout=LOOK_S)
             if not link.ended.done() and (better := await self._watched(link)):
                 return better

@@ -1,6 +1,7 @@
 """``polegate run``: the gateway."""
 
 import asyncio
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def command(path: Path) -> int:
         return report(error.faults)
     report(settings.warnings, "warning: ")
     log.start()
+    faulthandler.enable()  # where it hung, when systemd's watchdog ends it
     runner = asyncio.Runner()
     try:
         runner.run(app.run(settings))
