@@ -96,7 +96,7 @@ class Site:
     binds: dict[Path, str]
 
     def heard(self) -> Heard:
-        """Return what the receiver hears from now on."""
+        """Return what the receiver has heard so far; it goes on growing."""
         return self.receiver.heard(POLE)
 
 
