@@ -1,4 +1,4 @@
-"""A client of MQTT 5 over mutual TLS that does what it is told, and tells what the broker said.
+"""A client of MQTT over mutual TLS that does what it is told, and tells what the broker said.
 
 A mosquitto 2.0.11 answers the first message that it refuses, and ends the link on the second: one attempt a client.
 """
@@ -9,7 +9,7 @@ import time
 from typing import Any, Self
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from tests.pki import Authority, Pair
@@ -26,7 +26,16 @@ class NotConnected(Exception):
 class Client:
     """One client. ``with`` connects it."""
 
-    def __init__(self, port: int, broker: Authority, own: Pair | None, *, name: str = "", will: str = "") -> None:
+    def __init__(
+        self,
+        port: int,
+        broker: Authority,
+        own: Pair | None,
+        *,
+        name: str = "",
+        will: str = "",
+        version: MQTTProtocolVersion = mqtt.MQTTv5,
+    ) -> None:
         """Set it.
 
         Args:
@@ -35,6 +44,7 @@ class Client:
             own: its certificate; None: it has none.
             name: its client id.
             will: topic of a retained last will.
+            version: of MQTT; in 3.1.1 a broker cannot say that it refused a message.
         """
         self._port = port
         self._said: queue.Queue[Any] = queue.Queue()
@@ -43,7 +53,7 @@ class Client:
         if own:
             context.load_cert_chain(own.cert, own.key)
         client = self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5, reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2, client_id=name, protocol=version, reconnect_on_failure=False
         )
         client.tls_set_context(context)
         if will:
@@ -85,6 +95,10 @@ class Client:
         self._client.subscribe(topic, qos=1)
         return self._answer() < REFUSAL
 
+    def hear(self) -> None:
+        """Take what comes for a moment."""
+        self._client.loop(LOOP_S)
+
     def settle(self) -> None:
         """Take all that the broker has for it by now: what comes before the answer to a question."""
         self.subscribe("fence")
@@ -92,6 +106,8 @@ class Client:
     def _answer(self) -> int:
         give_up = time.monotonic() + ANSWER_S
         while self._said.empty():
+            if not self._client.socket():  # the link was ended before
+                return REFUSAL
             self._client.loop(LOOP_S)
             assert time.monotonic() < give_up
         reason = self._said.get()
