@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench soak fuzz test-clusters lock clean debian-demo debian-test debian-clusters
+.PHONY: help venv demo test lint deb bench soak fuzz test-clusters test-system boot-system lock clean
+.PHONY: debian-demo debian-test debian-clusters debian-system
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,7 +35,7 @@ debian-demo:
 	@.ci/need-debian dbus-daemon:dbus-daemon setpriv:util-linux
 
 debian-test: debian-demo
-	@.ci/need-debian mosquitto:mosquitto strace:strace
+	@.ci/need-debian mosquitto:mosquitto strace:strace systemd-analyze:systemd
 
 debian-clusters: debian-test
 	@.ci/need-debian nats-server:nats-server epmd:erlang-base rabbitmq-server:rabbitmq-server
@@ -71,6 +72,26 @@ fuzz: $(READY) debian-test  ## any input at all, new each time: twenty times wha
 test-clusters: $(READY) debian-clusters  ## poles at clusters of NATS and RabbitMQ whose nodes are killed; some six minutes
 	$(BIN)/pytest -m clusters tests/clusters
 
+deb: $(READY)  ## the Debian packages of all architectures, in dist/
+	@.ci/need-debian dpkg-deb:dpkg
+	$(BIN)/python systemd/debian/build.py
+
+debian-system: debian-test
+	@.ci/need-debian systemd-nspawn:systemd-container mmdebstrap:mmdebstrap
+
+.system/%:
+	rm -rf $@.new && mkdir -p .system
+	mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,python3,udev $* $@.new
+	mv $@.new $@
+
+test-system: $(READY)  ## the package on a real systemd, in containers; as root, some three minutes
+	@[ "$$(id -u)" != 0 ] || $(MAKE) --no-print-directory debian-system
+	@why=$$($(BIN)/python -c 'from hil.machine import why_not; print(why_not())'); \
+	if [ -n "$$why" ]; then echo "skipped: $$why"; else $(MAKE) --no-print-directory boot-system; fi
+
+boot-system: .system/bookworm .system/trixie
+	$(BIN)/pytest -n 2 --dist loadfile -m system tests/system
+
 lock:  ## resolve the dependencies anew and pin them with hashes
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check uv
@@ -85,4 +106,4 @@ lock:  ## resolve the dependencies anew and pin them with hashes
 	rm -rf $(VENV)-lock
 
 clean:  ## remove all that was made
-	rm -rf $(VENV) $(VENV)-lock $(RECEIVERS)/node_modules .bench .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(RECEIVERS)/node_modules .bench .system .run dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -58,6 +58,7 @@ class Account:
 
     def took(self, values: Values) -> None:
         """Take one look at the device that gave values."""
+        self._health.looks += 1
         if not values:
             return
         at = self._now()
@@ -95,6 +96,7 @@ class Account:
 
     def count(self, word: str) -> None:
         """Count a frame that was lost among good ones, which says nothing of the device yet."""
+        self._health.looks += 1
         self._health.lost[word] += 1
 
     def _judge(self, name: str, value: Value, kept: dict[str, int | float | bool | str | Quality]) -> None:

@@ -27,11 +27,12 @@ from gateway.health import DeviceHealth
 from gateway.journal import Journal
 from gateway.keep_time import keep_time
 from gateway.mqtt_link import Link, Refused, UplinkDown
-from gateway.notify import notify
+from gateway.notify import notify, watchdog_s
 from gateway.pack import Packer
 from gateway.pack_sql import SqlError
 from gateway.plant import Echo
 from gateway.pole_state import VERSION, PoleState
+from gateway.progress import progress_of
 from gateway.reading import Pack, Reading
 from gateway.reload import Reload
 from gateway.replay import Replay
@@ -40,6 +41,7 @@ from gateway.settings import DatasetSettings, Settings
 from gateway.signs import Certificate, Signs
 from gateway.tell_alarms import tell_alarms
 from gateway.tell_losses import tell_losses
+from gateway.tell_watchdog import Watched, tell_watchdog
 from gateway.timeline import Timeline
 from gateway.trial_file import TrialFile
 from gateway.uplink import Uplink
@@ -166,6 +168,7 @@ class Pole:
             may_wait=lambda: not self._uplink.up,
         )
         buffer.before_commit = self._seal_for_commit
+        self._radio_progress: Callable[[], list[Watched]] = list
 
     async def go_on(self) -> None:
         """Take up what the run before had accepted, where a journal kept it."""
@@ -188,7 +191,7 @@ class Pole:
             self._crew.enlist(shares.roster(self._settings))
             reloading = group.create_task(self.reload.run())
             log.info("started", version=VERSION, epoch=self._buffer.epoch, devices=len(self._settings.devices))
-            notify("READY=1")
+            notify("READY=1\nSTATUS=running")
             await stop.wait()
             notify("STOPPING=1")
             await _end([reloading])
@@ -277,7 +280,12 @@ class Pole:
         ]
         if folder := runtime_folder():
             jobs.append(status_socket.serve(folder, self._state.detailed))
+        if period := watchdog_s():
+            jobs += [self._buffer.answer(), tell_watchdog(self._progress, notify, period)]
         return jobs
+
+    def _progress(self) -> list[Watched]:
+        return progress_of(self._settings.devices, self._health, self._buffer, self._uplink, self._crew.radio)
 
     def _refused(self) -> dict[str, str]:
         return {dataset: refusal.text for dataset, refusal in self._forward.refused.items()}

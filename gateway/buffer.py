@@ -42,6 +42,7 @@ DELETE_WITHIN_S = 60.0  # acknowledged rows leave by then even if nothing else i
 RAM_BYTES = 32 * 1024 * 1024
 COMMIT_BYTES = 80 * 1024  # so that the log of the file stays as large as it was made
 VERIFY_PAUSE_S = 0.1
+ANSWER_PAUSE_S, LONGEST_ANSWER_S = 10.0, 1800.0  # a large file that is mended on a slow card takes minutes
 LOG_PAUSE_S = 60.0
 
 log = structlog.get_logger()
@@ -53,6 +54,7 @@ class Buffer:
     Attributes:
         epoch: number of this run.
         depth: how full it is.
+        answers: how often its thread answered to :meth:`answer`.
         before_commit: called before packs are committed: what else waits may come along.
     """
 
@@ -113,6 +115,7 @@ class Buffer:
         self._epochs = Contents(0).epochs
         self.epoch = 0
         self.depth = Depth()
+        self.answers = 0
         self.before_commit: Callable[[], None] = lambda: None
 
     @property
@@ -274,6 +277,13 @@ class Buffer:
                 return
             after = end
             await asyncio.sleep(VERIFY_PAUSE_S)
+
+    async def answer(self) -> None:
+        """Ask the thread whether it still works, for ever."""
+        while True:
+            await self._disk.answer()
+            self.answers += 1
+            await asyncio.sleep(ANSWER_PAUSE_S)
 
     async def barrier(self) -> None:
         """Return when all that was put is on the disk. Raises SqlError, OSError; nothing is lost then.

@@ -134,6 +134,11 @@ class Crew:
             if device.id not in self._members:
                 self._members[device.id] = self._member(device, self._account(device))
 
+    @property
+    def radio(self) -> Any:  # noqa: ANN401  # gateway.radio.Radio, which is imported where it is wanted
+        """The radio; None: nobody is heard."""
+        return self._radio.radio if self._radio else None
+
     async def end(self) -> None:
         """Stop all at once."""
         tasks = [each.task for each in self._members.values()] + [each.task for each in self._lines.values()]

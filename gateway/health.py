@@ -1,6 +1,7 @@
 """How each device does: counts that only grow, and when it last gave something.
 
-Nothing is decided by it. The state message and the status socket show it.
+The state message and the status socket show it, and the watchdog takes the looks for the progress of who looks.
+Nothing else is decided by it.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ class DeviceHealth:
     """One device.
 
     Attributes:
+        looks: looks and frames that came to an end, whatever they gave.
         good: looks that gave values.
         lost: looks that gave none, by the word of the error.
         last_good: when the last good one was, nanoseconds of CLOCK_BOOTTIME; None: never.
@@ -25,6 +27,7 @@ class DeviceHealth:
         without: channels of which it was told that they have no reading.
     """
 
+    looks: int = 0
     good: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     last_good: int | None = None

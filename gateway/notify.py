@@ -1,4 +1,4 @@
-"""A door: systemd's notification socket (sd_notify(3)), and nothing where there is none."""
+"""A door: systemd's notification socket and watchdog (sd_notify(3), sd_watchdog_enabled(3)); nothing without them."""
 
 import os
 import socket
@@ -21,3 +21,11 @@ def notify_reloading() -> None:
     """Tell that the configuration is read again; ``READY=1`` ends it."""
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     notify(f"RELOADING=1\nMONOTONIC_USEC={now}")
+
+
+def watchdog_s() -> float | None:
+    """Return the seconds after which systemd ends this process if it is not fed; None: there is no watchdog."""
+    period, process = os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID")
+    if not period or (process and process != str(os.getpid())):
+        return None
+    return int(period) / 1e6

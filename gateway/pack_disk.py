@@ -126,6 +126,10 @@ class Disk:
         if self.is_open:
             await self._sound(lambda: self._file.know_utc(boot, utc))
 
+    async def answer(self) -> None:
+        """Return when the thread has nothing to do that was asked of it before."""
+        await self._on_thread(lambda: None)
+
     async def close(self) -> None:
         """Close it."""
         if self.is_open:

@@ -29,6 +29,7 @@ DBUS = "org.freedesktop.DBus"
 START_S = 15.0
 STOP_S = 1.0  # the gateway stops within a few seconds, whatever bluetoothd does
 QUIET_S, LONGEST_QUIET_S = 60.0, 3600.0  # without any advertisement at all, before the scan is begun anew
+LONGEST_ROUND_S = LONGEST_QUIET_S + 300.0
 DEAF_SCANS = 3  # in a row, before the adapter is power-cycled
 REFUSED_STARTS = 5  # the same; more, because after a crash of bluetoothd the kernel is busy for 3 s by itself
 NO_RSSI = -127  # what bleak says where BlueZ has none
@@ -47,7 +48,12 @@ DEAFENING = (Deaf, BleakError, DBusError, OSError, EOFError)
 
 
 class Radio:
-    """One Bluetooth adapter, and who wants to hear which address."""
+    """One Bluetooth adapter, and who wants to hear which address.
+
+    Attributes:
+        rounds: how often it began a scan, looked at the one that runs, or waited to try again.
+        longest_round_s: how long that takes at the most.
+    """
 
     def __init__(self, adapter: str) -> None:
         """Set it; ``run`` scans. ``adapter`` is a name like hci0."""
@@ -63,6 +69,8 @@ class Radio:
         self._deaf = 0
         self._refused = 0
         self._quiet_s = QUIET_S
+        self.rounds = 0
+        self.longest_round_s = LONGEST_ROUND_S
 
     def hear(self, address: str, take: Callable[[Advert], None]) -> None:
         """Hand over the advertisements of one address (upper-case, colons)."""
@@ -104,6 +112,7 @@ class Radio:
 
     async def _pause(self) -> None:
         """Wait longer from time to time, but not past a sign that something changed."""
+        self.rounds += 1
         pause = min(FIRST_PAUSE_S * 2.0 ** min(self._failures, 10), LONGEST_PAUSE_S)
         self._failures += 1
         self._upset.clear()
@@ -157,6 +166,7 @@ class Radio:
         self._heard_at = self._loop.time()
         while not self._upset.is_set():
             heard_at = self._heard_at
+            self.rounds += 1
             try:
                 async with asyncio.timeout_at(heard_at + self._quiet_s):
                     await self._upset.wait()

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 CREDENTIAL = "credential:"
+FALLBACK = "unprovisioned"  # what the unit sets where the file of a credential is missing, so that the service starts
 
 
 class Unusable(Exception):
@@ -29,7 +30,7 @@ def read(key: str, place: str) -> str:
     """Read a file of text. Raises Unusable."""
     path = path_of(key, place)
     try:
-        return path.read_text()
+        text = path.read_text()
     except FileNotFoundError:
         if place.startswith(CREDENTIAL):
             raise Unusable(_no_credential(key, place)) from None
@@ -41,6 +42,10 @@ def read(key: str, place: str) -> str:
         raise Unusable(f"{key}: {path} holds no {form}") from None
     except OSError as error:
         raise Unusable(f"{key}: {path} cannot be read: {error.strerror}; see ls -l {path}") from None
+    if place.startswith(CREDENTIAL) and text == FALLBACK:
+        step = "put it where LoadCredential says, see systemctl cat polegate, and restart the service"
+        raise Unusable(f'{key}: the file of the credential "{path.name}" is not there; {step}')
+    return text
 
 
 def _no_credential(key: str, place: str) -> str:

@@ -44,6 +44,7 @@ FEW_MINUTES_S = 300.0  # at most, and half of it at least
 STABLE_S = 60.0  # a link that breaks sooner counts as one more failure
 OLDER_VERSION_S = 86_400.0
 LOOK_S = 20.0
+LONGEST_ROUND_S = 1800.0  # many brokers that say nothing, each asked more than once; a pause of minutes
 MANY_FAILURES = 4
 ASTRAY_S = 10.0  # between two tries, at most, and half of it at least
 VERSION_NAMES = {Version.V5: "5", Version.V311: "3.1.1"}
@@ -59,6 +60,7 @@ class Uplink:
         trouble: why there is no link, in words; "" while there is one.
         certificate_trouble: why what lies in the files of TLS was not taken, while what lay in them before still works.
         since: loop time of the last change between up and down.
+        rounds: how often it tried to connect, or looked after the link there is.
     """
 
     def __init__(self, broker: Broker, will: Message, others: Sequence[Broker] = ()) -> None:
@@ -86,6 +88,7 @@ class Uplink:
         self.certificate_trouble = ""
         self.trouble = "not connected yet"
         self.since = self._loop.time()
+        self.rounds = 0
 
     async def link(self) -> Link:
         """Wait until there is a link, and return it."""
@@ -172,6 +175,7 @@ class Uplink:
         raise AssertionError("retries never end")
 
     async def _try_all(self) -> Link:
+        self.rounds += 1
         now = self._loop.time()
         if self._at in self._endpoints:
             self._need_no_proof()
@@ -256,6 +260,7 @@ class Uplink:
     async def _better_than(self, link: Link) -> Link | None:
         """Wait for a link that is to take the place of this one; None: it broke, and there is none."""
         while not link.ended.done():
+            self.rounds += 1
             is_astray = self._at not in self._endpoints
             await self._rest(self._pauses.uniform(ASTRAY_S / 2, ASTRAY_S) if is_astray else LOOK_S, link.ended)
             if not link.ended.done() and (better := await self._watched(link)):

@@ -63,6 +63,19 @@ class Authority:
         pair.key.write_bytes(private(key))
         return pair
 
+    def revoke(self, *pairs: Pair) -> Path:
+        """Write the list of the certificates that are not to be trusted any more."""
+        now = dt.datetime.now(dt.UTC)
+        revoked = x509.CertificateRevocationListBuilder().issuer_name(self._name)
+        revoked = revoked.last_update(now - DAY).next_update(now + DAY)
+        for pair in pairs:
+            number = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - DAY).build()
+            revoked = revoked.add_revoked_certificate(entry)
+        path = self.cert.with_name(f"{self.cert.stem}-revoked.pem")
+        path.write_bytes(revoked.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
+
     def files(self, own: Pair | None = None) -> TlsFiles:
         """Return what a pole needs that trusts this authority."""
         return TlsFiles(ca=str(self.cert), cert=str(own.cert) if own else None, key=str(own.key) if own else None)

@@ -1,4 +1,4 @@
-"""``check`` and ``run`` as a technician and systemd call them: a bad file ends with 78, and nothing was done."""
+"""``check`` and ``run`` as a technician calls them: a bad file ends with 78, and nothing was done."""
 
 import subprocess
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from hil.daemon import polegate
 from tests.settings_scene import PROFILE, SOUND, edited, write
 
-EX_CONFIG = 78  # the service file tells systemd not to start again after it
+EX_CONFIG = 78
 BUFFER = '[buffer]\npath = "{}/buffer.db"\n'
 
 BAD = {

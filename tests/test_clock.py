@@ -46,6 +46,16 @@ def test_the_time_of_day_is_believed_only_where_the_kernel_vouches_for_it(
     assert Clock().synchronised() is believed
 
 
+def test_where_the_call_is_forbidden_the_file_of_the_other_service_tells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("gateway.clock.SYNCHRONISED", tmp_path / "synchronised")
+    (tmp_path / "synchronised").touch()
+    for state, believed in ((-1, True), (0, True), (5, False)):  # what the kernel says itself counts for more
+        monkeypatch.setattr("gateway.clock._adjtimex", lambda _buffer, state=state: state)
+        assert Clock().synchronised() is believed
+
+
 def test_asking_the_kernel_changes_nothing() -> None:
     assert Clock().synchronised() in {True, False}
     before = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -148,6 +148,9 @@ def test_a_credential_is_read_from_the_folder_that_systemd_names(
     (folder / "mqtt-key").unlink()
     step = "add LoadCredential=mqtt-key:/PATH/OF/THE/FILE to the service with systemctl edit polegate, and restart it"
     assert wrong(files) == f'key_file: there is no credential "mqtt-key"; {step}'
+    (folder / "mqtt-key").write_text("unprovisioned")  # the unit says so where there is no file
+    step_there = "put it where LoadCredential says, see systemctl cat polegate, and restart the service"
+    assert wrong(files) == f'key_file: the file of the credential "mqtt-key" is not there; {step_there}'
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     assert step in wrong(files)
     assert "only to a service" in wrong(files)

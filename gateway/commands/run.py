@@ -1,6 +1,7 @@
 """``polegate run``: the gateway."""
 
 import asyncio
+import faulthandler
 import functools
 import os
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 import click
 
 from gateway import app, log
+from gateway.commands import run_wait
 from gateway.commands.check import FILE, report
 from gateway.faults import SettingsError
+from gateway.notify import notify
 from gateway.pack_disk import BufferUnusable
 from gateway.settings_file import load
 
@@ -24,15 +27,25 @@ def command(path: Path) -> int:
 
     It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
 
+    As a service of systemd it waits for a configuration that is missing or has faults, and says so in its status; a
+    file that is put right is taken within seconds, or at once with SIGHUP.
+
     Exit code 73: another gateway has the buffer open. 78: the configuration has faults; see polegate check.
     """
+    settings = None
     try:
         settings = load(path)
     except SettingsError as error:
-        return report(error.faults)
-    report(settings.warnings, "warning: ")
+        if not run_wait.is_service():
+            return report(error.faults)
     log.start()
+    faulthandler.enable()  # where it hung, when systemd's watchdog ends it
     runner = asyncio.Runner()
+    if settings is None:
+        settings = runner.run(run_wait.wait_for(path, notify))
+    if settings is None:
+        return 0
+    report(settings.warnings, "warning: ")
     try:
         runner.run(app.run(settings, functools.partial(load, path)))
     except BufferUnusable as error:

@@ -1,0 +1,90 @@
+"""What ``polegate run`` does where there is no configuration yet, or one with faults.
+
+A person at a shell is told the faults, and it ends: he is there to mend them. As a service it stays and looks at the
+file again and again, because nobody may be there to start it: what was put into the pole without a configuration, or
+by somebody who mistyped, works from the moment the file is right. ``systemctl status`` shows what is missing; of a
+service that ends and is started anew it would show that it fails.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from gateway.faults import SettingsError
+from gateway.notify import watchdog_s
+from gateway.settings import Settings
+from gateway.settings_file import load
+from gateway.tell_watchdog import FEEDS
+
+LOOK_S = 5.0
+ENDING = signal.SIGTERM, signal.SIGINT
+
+log = structlog.get_logger()
+
+
+def is_service() -> bool:
+    """Tell whether systemd waits to hear how this process does."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
+async def wait_for(path: Path, tell: Callable[[str], None]) -> Settings | None:
+    """Return the settings once the file holds some without a fault; None: the service is to end before that.
+
+    Args:
+        path: the configuration.
+        tell: tells systemd.
+    """
+    loop = asyncio.get_running_loop()
+    end, look = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        end.set()
+        look.set()
+
+    for number in ENDING:
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, look.set)
+    try:
+        return await _look_until(path, tell, end, look)
+    finally:
+        for number in (*ENDING, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+async def _look_until(
+    path: Path, tell: Callable[[str], None], end: asyncio.Event, look: asyncio.Event
+) -> Settings | None:
+    pause = min(LOOK_S, (watchdog_s() or LOOK_S) / FEEDS)
+    told: list[str] = []
+    while not end.is_set():
+        look.clear()
+        try:
+            return load(path)
+        except SettingsError as error:
+            faults = [str(fault) for fault in error.faults]
+        if faults != told:
+            told = faults
+            _say(path, faults, tell)
+        tell("WATCHDOG=1")
+        try:
+            async with asyncio.timeout(pause):
+                await look.wait()
+        except TimeoutError:
+            pass
+    tell("STOPPING=1")
+    return None
+
+
+def _say(path: Path, faults: list[str], tell: Callable[[str], None]) -> None:
+    if not path.exists():
+        log.warning("not provisioned: there is no configuration", path=str(path), hint="Write it; it is then taken.")
+        tell(f"READY=1\nSTATUS=not provisioned: {path} is not there; write it, it is then taken")
+        return
+    for fault in faults:
+        log.error("the configuration has a fault", fault=fault)
+    more = f" (and {len(faults) - 1} more, see the log)" if faults[1:] else ""
+    tell(f"READY=1\nSTATUS=waits for a configuration without faults: {faults[0]}{more}")

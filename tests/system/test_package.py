@@ -1,0 +1,92 @@
+"""The packages as files: the same bytes each time, for every machine, and with what must be in them."""
+
+import hashlib
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system import scene
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+BUILD = scene.builder()
+ELF_MACHINE = {"amd64": 62, "arm64": 183, "armhf": 40}  # elf.h
+
+
+@pytest.fixture(scope="module", params=list(BUILD.MACHINES))
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    """One architecture, its package, and that unpacked."""
+    arch: str = request.param
+    folder = tmp_path_factory.mktemp(arch)
+    package = BUILD.build(arch, folder)
+    tree = folder / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(tree)], check=True)  # noqa: S603, S607  # ours
+    return arch, package, tree
+
+
+@pytest.mark.parametrize("arch", ["amd64", "armhf"])
+def test_the_same_source_gives_the_same_bytes(arch: str, tmp_path: Path) -> None:
+    sums = []
+    for name in ("one", "another/folder"):
+        out = tmp_path / name
+        out.mkdir(parents=True)
+        sums.append(hashlib.sha256(BUILD.build(arch, out).read_bytes()).hexdigest())
+    assert sums[0] == sums[1]
+
+
+def test_every_extension_is_for_this_machine_and_for_both_pythons(built: tuple[str, Path, Path]) -> None:
+    arch, _, tree = built
+    found: dict[str, set[str]] = {}
+    for extension in (tree / BUILD.SITE).rglob("*.so"):
+        head = extension.read_bytes()[:20]
+        assert int.from_bytes(head[18:20], "little") == ELF_MACHINE[arch], extension
+        module, python = re.fullmatch(r"(\w+)\.cpython-(\d+)-.*\.so", extension.name).groups()  # type: ignore[union-attr]
+        found.setdefault(str(extension.parent / module), set()).add(python)
+    assert found
+    assert all(pythons == {"311", "313"} for pythons in found.values()), found
+    assert (arch == "armhf") == (not any("dbus_fast" in name for name in found))
+
+
+def test_the_list_of_parts_is_the_lock(built: tuple[str, Path, Path]) -> None:
+    arch, _, tree = built
+    told = json.loads((tree / BUILD.DOC / "sbom.cdx.json").read_text())
+    assert (told["bomFormat"], told["specVersion"]) == ("CycloneDX", "1.6")
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+) ;", BUILD.LOCK.read_text(), re.MULTILINE))
+    elsewhere = BUILD.FROM_DEBIAN.get(arch, {})
+    assert {part["name"]: part["version"] for part in told["components"]} == {
+        name: version for name, version in locked.items() if name not in elsewhere
+    }
+    hashes = set(re.findall(r"sha256:([0-9a-f]{64})", BUILD.LOCK.read_text()))
+    for part in told["components"]:
+        assert {each["value"] for each in part["properties"]} <= hashes
+        assert part["properties"]
+        assert part["licenses"][0]["license"]["name"], part["name"]
+    depends = (tree / "DEBIAN/control").read_text()
+    assert all(package in depends for package in elsewhere.values())
+
+
+def test_the_licence_of_every_library_lies_beside_it(built: tuple[str, Path, Path]) -> None:
+    _, _, tree = built
+    told = json.loads((tree / BUILD.DOC / "sbom.cdx.json").read_text())
+    texts = {folder.name for folder in (tree / BUILD.DOC / "licences").iterdir()}
+    without = {part["name"] for part in told["components"]} - texts
+    assert without <= {"pyserial", "pynmea2"}  # their wheels hold none; the copyright file names the licence
+    copyright_ = (tree / BUILD.DOC / "copyright").read_text()
+    assert all(f"{part['name']} {part['version']}: " in copyright_ for part in told["components"])
+
+
+def test_no_configuration_is_shipped_and_no_foreign_owner(built: tuple[str, Path, Path]) -> None:
+    _, package, tree = built
+    assert not (tree / "etc").exists()
+    assert not (tree / "var").exists()
+    listing = subprocess.run(  # noqa: S603  # ours
+        ["dpkg-deb", "--contents", str(package)],  # noqa: S607  # the same
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert {line.split()[1] for line in listing.splitlines()} == {"root/root"}
+    assert {line.split()[0][1:] for line in listing.splitlines()} == {"rwxr-xr-x", "rw-r--r--"}

@@ -1,0 +1,118 @@
+"""``polegate run`` as a service that has no configuration, or one with faults: it says so, and waits for it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.commands.run_wait import wait_for
+from gateway.settings import Settings
+from hil.daemon import Daemon
+
+SOUND = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://127.0.0.1:1"\n[buffer]\npath = "{}/buffer.db"\n'
+LIMIT_S = 60.0
+
+Hear = Callable[[], str]
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(LIMIT_S)
+        yield listening
+
+
+@pytest.fixture
+def hear(manager: socket.socket) -> Hear:
+    """Give a function that returns what is told next, but for the watchdog."""
+
+    def hear() -> str:
+        while (told := manager.recv(4096).decode()) == "WATCHDOG=1":
+            pass
+        return told
+
+    return hear
+
+
+@pytest.fixture
+def service(tmp_path: Path, manager: socket.socket) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path, env={"NOTIFY_SOCKET": str(manager.getsockname()), "WATCHDOG_USEC": "600000"})
+    yield daemon
+    daemon.kill()
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file as an editor does: nobody sees half of it."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.rename(path)
+
+
+def events(service: Daemon) -> list[dict[str, str]]:
+    return [json.loads(line) for line in service.output().splitlines() if line.startswith("{")]
+
+
+def test_what_is_not_provisioned_says_so_and_works_from_the_moment_it_is(
+    service: Daemon, hear: Hear, manager: socket.socket, tmp_path: Path
+) -> None:
+    service.start()
+    assert hear() == f"READY=1\nSTATUS=not provisioned: {service.config} is not there; write it, it is then taken"
+    for _ in range(10):
+        assert manager.recv(4096) == b"WATCHDOG=1"
+    pid = service.pid
+
+    write(service.config, "[pole]\n[uplik]\n")
+    status = f"READY=1\nSTATUS=waits for a configuration without faults: {service.config}"
+    assert hear() == f'{status}: section [uplink] is missing; it needs "url" (and 2 more, see the log)'
+    faults = [event["fault"] for event in events(service) if event["event"] == "the configuration has a fault"]
+    assert len(faults) == 3
+    assert any("uplik" in fault for fault in faults)
+
+    write(service.config, SOUND.format(tmp_path))
+    assert hear() == "READY=1\nSTATUS=running"
+    assert service.pid == pid
+    assert service.stop() == 0
+    assert hear() == "STOPPING=1"
+
+
+def test_a_signal_ends_the_wait(service: Daemon, hear: Hear) -> None:
+    service.start()
+    hear()
+    assert service.stop() == 0
+    assert hear() == "STOPPING=1"
+    assert not service.database.exists()
+
+
+def test_sighup_has_the_file_looked_at_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.commands.run_wait.LOOK_S", 1e6)
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    path = tmp_path / "pole.toml"
+
+    async def main() -> Settings | None:
+        ready = asyncio.Event()
+        waiting = asyncio.create_task(wait_for(path, lambda _: ready.set()))
+        async with asyncio.timeout(LIMIT_S):
+            await ready.wait()
+        path.write_text(SOUND.format(tmp_path))
+        os.kill(os.getpid(), signal.SIGHUP)
+        return await waiting
+
+    settings = asyncio.run(main())
+    assert settings is not None
+    assert settings.root.pole.id == "pole-7"
+
+
+def test_the_same_faults_are_told_once(service: Daemon, hear: Hear, manager: socket.socket) -> None:
+    service.config.write_text("[pole]\n")
+    service.start()
+    hear()
+    for _ in range(6):
+        assert manager.recv(4096) == b"WATCHDOG=1"
+    told = [event for event in events(service) if event["event"] == "the configuration has a fault"]
+    assert len(told) == len({event["fault"] for event in told})
