@@ -62,18 +62,19 @@ async def run(settings: Settings, read: Callable[[], Settings]) -> None:
         settings: with which it starts.
         read: reads them anew, upon SIGHUP. Raises SettingsError.
     """
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop, reload = asyncio.Event(), asyncio.Event()
+    # In a terminal a SIGHUP says that it is gone
+    meaning = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: stop if os.isatty(0) else reload}
+    for number, event in meaning.items():
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
     clock = Clock()
     journal = Journal(runtime_folder(), clock.boot)
     buffer = _buffer(settings, clock, journal)
     await buffer.open(clock.boot, clock.now(), clock.utc_offset() if clock.synchronised() else None)
     pole = Pole(settings, clock, buffer, journal, read)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, pole.reload.ask)
     try:
         await pole.go_on()
-        await pole.run(stop)
+        await pole.run(stop, reload)
     finally:
         pole.packer.seal_all()
         try:
@@ -106,7 +107,7 @@ class Pole:
         self._take_health()
         self._names: Mapping[str, str] = {}  # of devices that were renamed by the last change
         self._gave = self._good()  # looks that gave values, at the last change
-        self.reload = Reload(
+        self._reload = Reload(
             self,
             settings,
             read=read,
@@ -142,7 +143,7 @@ class Pole:
             journal=journal,
             health=self._health,
             refused=self._refused,
-            standing=self.reload.standing,
+            standing=self._reload.standing,
         )
         self._signs = Signs(
             clock,
@@ -152,7 +153,7 @@ class Pole:
             dead=lambda: buffer.depth.set_aside,
             refused=lambda: self._forward.refused,
             certificate=self._certificate,
-            verdict=lambda: self.reload.verdict,
+            verdict=lambda: self._reload.verdict,
         )
         self._report = Report(
             self._uplink, self._catalogue, topic=topic, state=self._state.now, matters=self._state.what_matters
@@ -183,13 +184,13 @@ class Pole:
         elif left.packs or left.readings:
             log.info("the run before was not ended in order", packs=len(left.packs), readings=len(left.readings))
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run all jobs until ``stop``, then end them in order."""
+    async def run(self, stop: asyncio.Event, reload: asyncio.Event) -> None:
+        """Run all jobs until ``stop``, then end them in order; read the settings anew whenever ``reload`` is set."""
         async with asyncio.TaskGroup() as group:
             carriers = [group.create_task(job) for job in self._carriers()]
             self._crew = Crew(group.create_task, self._account)
             self._crew.enlist(shares.roster(self._settings))
-            reloading = group.create_task(self.reload.run())
+            reloading = group.create_task(self._reload.run(reload))
             log.info("started", version=VERSION, epoch=self._buffer.epoch, devices=len(self._settings.devices))
             notify("READY=1\nSTATUS=running")
             await stop.wait()

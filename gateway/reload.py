@@ -17,6 +17,7 @@ what was on trial or was rolled back, so that this is told where it is what the 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -74,7 +75,7 @@ class Reload(Generic[C]):
         file: TrialFile,
         now: Callable[[], int],
     ) -> None:
-        """Make it; ``run`` waits to be asked.
+        """Make it; ``run`` reloads.
 
         Args:
             plant: the running pole.
@@ -96,14 +97,9 @@ class Reload(Generic[C]):
         self._file = file
         self._now = now
         self._loop = asyncio.get_running_loop()
-        self._asked = asyncio.Event()
         self._trial: _Trial | None = None
         self._since = now()
         self._last = self._started_with(file.read())
-
-    def ask(self) -> None:
-        """Ask for a reload."""
-        self._asked.set()
 
     @property
     def verdict(self) -> Verdict | None:
@@ -114,25 +110,20 @@ class Reload(Generic[C]):
         """Tell which configuration runs."""
         return Standing(self._digest, self._since, self._left(), self._last)
 
-    async def run(self) -> None:
-        """Reload when asked, for ever."""
+    async def run(self, asked: asyncio.Event) -> None:
+        """Reload whenever that is set, for ever."""
         try:
             while True:
-                await self._until_asked(None if self._trial is None else LOOK_S)
-                if self._asked.is_set():
-                    self._asked.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if self._trial is None else LOOK_S):
+                        await asked.wait()
+                if asked.is_set():
+                    asked.clear()
                     await self._reload()
                 if self._trial is not None:
                     await self._judge(self._trial)
         finally:
             self._end_trial()
-
-    async def _until_asked(self, seconds: float | None) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._asked.wait()
-        except TimeoutError:
-            return
 
     def _started_with(self, tried: Tried | None) -> Verdict | None:
         """Tell where the gateway was started with what is known not to work, or not known to."""

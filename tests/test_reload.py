@@ -50,6 +50,7 @@ class Pole:
     def begin(self, running: str) -> None:
         """Start the gateway with a configuration."""
         self.running = running
+        self.asked = asyncio.Event()
         self.reload = Reload(
             self,
             running,
@@ -60,7 +61,7 @@ class Pole:
             file=self.trial_file,
             now=lambda: round(asyncio.get_running_loop().time() * NS),
         )
-        self.job = asyncio.create_task(self.reload.run())
+        self.job = asyncio.create_task(self.reload.run(self.asked))
 
     def _read(self) -> str:
         if self.faults:
@@ -91,7 +92,7 @@ class Pole:
     async def change(self, file: str, after: float = HOUR_S) -> None:
         """Change the file, ask for a reload, and let time pass."""
         self.file = file
-        self.reload.ask()
+        self.asked.set()
         await asyncio.sleep(after)
 
     @property

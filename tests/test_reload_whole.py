@@ -1,9 +1,15 @@
 """The file is changed while the pole runs: only what changed is touched, and what does not work goes back."""
 
 import asyncio
+import os
+import pty
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 from hil.broker import mosquitto
+from hil.daemon import polegate
 from tests.pki import Authority
 from tests.reload_scene import POLE, Scene, scene
 
@@ -228,3 +234,21 @@ def test_a_renamed_sensor_that_gives_nothing_under_its_new_name_gets_its_old_one
             assert "noise-1" in (s.daemon.status() or {})["devices"]
 
     asyncio.run(main())
+
+
+def test_in_a_terminal_that_goes_away_it_ends(tmp_path: Path) -> None:
+    config, log = tmp_path / "pole.toml", tmp_path / "log"
+    config.write_text(
+        f'[pole]\nid = "p"\n[uplink]\nurl = "mqtt://127.0.0.1:1"\n[buffer]\npath = "{tmp_path}/buffer.db"\n'
+    )
+    terminal, stdin = pty.openpty()
+    command = ["setpriv", "--pdeathsig", "KILL", polegate(), "run", "--config", str(config)]
+    with log.open("wb") as out, subprocess.Popen(command, stdin=stdin, stdout=out, stderr=out) as process:  # noqa: S603
+        give_up = time.monotonic() + 20
+        while "started" not in log.read_text():
+            assert time.monotonic() < give_up, log.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == 0
+    os.close(terminal)
+    os.close(stdin)

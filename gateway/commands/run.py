@@ -23,7 +23,10 @@ EX_CANTCREAT = 73  # sysexits.h
 @click.command("run")
 @click.option("--config", "path", metavar="FILE", required=True, type=FILE, help="The configuration file.")
 def command(path: Path) -> int:
-    """Run the gateway until SIGTERM or SIGINT. Upon SIGHUP it reads FILE anew, and takes it on trial.
+    """Run the gateway until SIGTERM or SIGINT.
+
+    Upon SIGHUP it reads FILE anew, and takes it on trial: where the pole does worse, what ran before comes back. Where
+    its input is a terminal it ends instead, since that is gone then.
 
     It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
 
