@@ -30,7 +30,6 @@ from gateway.mqtt_link import Link, Refused, UplinkDown
 from gateway.notify import notify, watchdog_s
 from gateway.pack import Packer
 from gateway.pack_sql import SqlError
-from gateway.plant import Echo
 from gateway.pole_state import VERSION, PoleState
 from gateway.progress import progress_of
 from gateway.reading import Pack, Reading
@@ -39,6 +38,7 @@ from gateway.replay import Replay
 from gateway.report import Report, last_will
 from gateway.settings import DatasetSettings, Settings
 from gateway.signs import Certificate, Signs
+from gateway.standing import Echo
 from gateway.tell_alarms import tell_alarms
 from gateway.tell_losses import tell_losses
 from gateway.tell_watchdog import Watched, tell_watchdog
@@ -86,7 +86,7 @@ async def run(settings: Settings, read: Callable[[], Settings]) -> None:
 
 
 class Pole:
-    """All the parts of one run, wired. It is also the plant on which another configuration is tried.
+    """All the parts of one run, wired. Another configuration is tried on it while it runs.
 
     A device keeps its health for as long as the gateway runs, also where its section changes: its counts are since the
     start, and what was wrong with it is wrong until it gives values again.
@@ -205,7 +205,7 @@ class Pole:
         await self._say_goodbye()
 
     async def apply(self, configuration: Settings, before: Echo) -> None:
-        """Run that from now on; what is equal is not touched. See :class:`gateway.plant.Plant`, as of all below."""
+        """Run that from now on; what is equal is not touched. See :class:`gateway.standing.Changeable`."""
         old, new = self._settings, configuration
         roster = shares.roster(new)
         await self._crew.dismiss(roster)

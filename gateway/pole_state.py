@@ -20,7 +20,7 @@ from gateway.messages import (
     UplinkState,
     VerdictState,
 )
-from gateway.plant import Standing
+from gateway.standing import Standing
 from gateway.uplink import Uplink
 
 NS = 1_000_000_000

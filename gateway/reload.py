@@ -26,7 +26,7 @@ import structlog
 
 from gateway.faults import SettingsError
 from gateway.notify import notify, notify_reloading
-from gateway.plant import NOTHING, Echo, Plant, Standing, Verdict
+from gateway.standing import NOTHING, Changeable, Echo, Standing, Verdict
 from gateway.trial_file import TrialFile, Tried
 
 LOOK_S = 0.5
@@ -65,7 +65,7 @@ class Reload(Generic[C]):
 
     def __init__(
         self,
-        plant: Plant[C],
+        pole: Changeable[C],
         running: C,
         *,
         read: Callable[[], C],
@@ -78,7 +78,7 @@ class Reload(Generic[C]):
         """Make it; ``run`` reloads.
 
         Args:
-            plant: the running pole.
+            pole: the running one.
             running: what it runs.
             read: reads the file. Raises SettingsError.
             cannot: tells why the second cannot take the place of the first without a restart; "" where it can.
@@ -87,7 +87,7 @@ class Reload(Generic[C]):
             file: remembers what was tried.
             now: nanoseconds of CLOCK_BOOTTIME.
         """
-        self._plant = plant
+        self._pole = pole
         self.running = self._accepted = running
         self._read = read
         self._cannot = cannot
@@ -170,8 +170,8 @@ class Reload(Generic[C]):
 
     async def _try(self, new: C) -> None:
         before = self._trial
-        devices = before.devices if before else self._plant.healthy()
-        echo = before.echo if before else await self._plant.echo()
+        devices = before.devices if before else self._pole.healthy()
+        echo = before.echo if before else await self._pole.echo()
         self._end_trial()
         await self._file.write(Tried(self._digest_of(new)))
         log.info("a configuration is on trial", digest=self._digest_of(new), devices=sorted(devices), uplink=echo.taken)
@@ -187,7 +187,7 @@ class Reload(Generic[C]):
             trial.proof = asyncio.ensure_future(self._until_proved(trial))
 
     async def _until_proved(self, trial: _Trial) -> None:
-        while (now := await self._plant.echo()).falls_short_of(trial.echo):
+        while (now := await self._pole.echo()).falls_short_of(trial.echo):
             trial.why = now.why
             await asyncio.sleep(LOOK_S)
 
@@ -195,7 +195,7 @@ class Reload(Generic[C]):
         now = self._loop.time()
         proof = trial.proof
         is_proved = proof is None or (proof.done() and proof.result() is None)
-        waiting = self._plant.waits_for(trial.devices)
+        waiting = self._pole.waits_for(trial.devices)
         late = sorted(name for name, seconds in waiting.items() if now - trial.began >= seconds)
         if late:
             within = max(waiting[name] for name in late)
@@ -226,7 +226,7 @@ class Reload(Generic[C]):
         self.running = configuration
         self._digest = self._digest_of(configuration)
         self._since = self._now()
-        await self._plant.apply(configuration, before)
+        await self._pole.apply(configuration, before)
 
     def _end_trial(self) -> None:
         if self._trial is not None and self._trial.proof is not None:
@@ -238,7 +238,7 @@ class Reload(Generic[C]):
         if self._trial is None:
             return None
         trial = self._trial
-        waits = [trial.began + seconds for seconds in self._plant.waits_for(trial.devices).values()]
+        waits = [trial.began + seconds for seconds in self._pole.waits_for(trial.devices).values()]
         if trial.proof is not None and not trial.proof.done():
             waits.append(trial.uplink_by)
         return max(0.0, max(waits, default=0.0) - self._loop.time())

@@ -18,7 +18,7 @@ from gateway.catalogue import Catalogue
 from gateway.messages import Gone, State
 from gateway.mqtt_link import Link, Message, Refused, UplinkDown
 from gateway.payload import packed_once
-from gateway.plant import Echo
+from gateway.standing import Echo
 from gateway.uplink import Uplink
 
 LOOK_S = 1.0

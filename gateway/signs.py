@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from gateway.health import DeviceHealth
 from gateway.pack_sql import Mended
-from gateway.plant import Verdict
+from gateway.standing import Verdict
 
 NS = 1_000_000_000
 TIME_SERVER = "See that the pole reaches a time server: timedatectl timesync-status."

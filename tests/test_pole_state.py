@@ -9,10 +9,10 @@ from gateway.buffer import Buffer
 from gateway.clock import Clock
 from gateway.health import DeviceHealth
 from gateway.journal import Journal
-from gateway.plant import Standing, Verdict
 from gateway.pole_state import PoleState
 from gateway.reading import Pack
 from gateway.report import last_will
+from gateway.standing import Standing, Verdict
 from gateway.uplink import Uplink
 from tests.broker_scene import where
 from tests.buffer_bench import ROOMY

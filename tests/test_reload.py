@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.faults import Fault, SettingsError
-from gateway.plant import Echo
 from gateway.reload import LOOK_S, Reload
+from gateway.standing import Echo
 from gateway.trial_file import TrialFile
 from hil.vclock import run
 
@@ -23,7 +23,7 @@ HOUR_S = 3600.0
 
 
 class Pole:
-    """A plant that does as it is told. A configuration is a word.
+    """A pole that does as it is told. A configuration is a word.
 
     Attributes:
         applied: what was applied, and when.

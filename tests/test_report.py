@@ -14,8 +14,8 @@ from drivers.ruuvi import Ruuvi
 from drivers.sds011 import Sds011
 from gateway.catalogue import Catalogue
 from gateway.mqtt_link import ACK_S
-from gateway.plant import Echo
 from gateway.report import BEAT_S, Report, last_will
+from gateway.standing import Echo
 from gateway.uplink import Uplink
 from hil.mqtt_packets import Publish
 from hil.scripted_broker import NOTHING, Ack, Deeds, Disconnect, Refuse, ScriptedBroker, Send

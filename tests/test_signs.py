@@ -10,8 +10,8 @@ import pytest
 
 from gateway.health import DeviceHealth
 from gateway.pack_sql import Mended
-from gateway.plant import Verdict
 from gateway.signs import Certificate, Refusal, Sign, Signs
+from gateway.standing import Verdict
 
 NS = 1_000_000_000
 

@@ -1,6 +1,6 @@
 """What a running pole offers to those who try another configuration on it, and what comes of that.
 
-A configuration is opaque here. :class:`gateway.app.Pole` is the plant; :mod:`gateway.reload` drives it.
+A configuration is opaque here. :class:`gateway.app.Pole` is what runs; :mod:`gateway.reload` changes it.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ class Echo(NamedTuple):
 NOTHING = Echo(taken=False, came_back=False)
 
 
-class Plant(Protocol[C_contra]):
+class Changeable(Protocol[C_contra]):
     """The running pole."""
 
     async def apply(self, configuration: C_contra, before: Echo) -> None:
