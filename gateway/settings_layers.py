@@ -32,6 +32,7 @@ class Configuration:
         streams: whose documents it takes, the weakest first.
         patience_s: how long each device may take for a sample.
         fingerprint: equal where nothing that is in force differs.
+        trouble: why the overrides are left out; "" while they are not.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Configuration:
     streams: tuple[str, ...]
     patience_s: Mapping[str, float]
     fingerprint: str
+    trouble: str = ""
 
 
 def compose(path: Path, text: str, documents: Mapping[str, Document], overrides: Sequence[Override]) -> Configuration:
@@ -49,6 +51,9 @@ def compose(path: Path, text: str, documents: Mapping[str, Document], overrides:
         text: what it holds.
         documents: by stream; those of streams that the pole does not take are passed over.
         overrides: those that have not ended.
+
+    Overrides that do not fit what lies below them any more are left out: they must not keep anything else from coming
+    into force.
 
     Raises:
         SettingsError: with every fault there is.
@@ -62,13 +67,18 @@ def compose(path: Path, text: str, documents: Mapping[str, Document], overrides:
     above = [layers.of_file(_file_of(documents[stream])) for stream in taken if stream in documents]
     if refused := [str(fault) for layer in above for fault in layers.not_for_remote(layer, local)]:
         raise Rejected(Code.OWNERSHIP, "; ".join(refused))
+    pins = [layers.key_of(pin) for pin in remote.pins]
     on_top = [layers.of_override(each.key, each.value) for each in overrides]
-    merged = Merged(local, above, on_top, [layers.key_of(pin) for pin in remote.pins])
-    settings = settings_of(merged)
-    patience = {
-        device.id: max(SAMPLES * getattr(device, "every", 0.0), LEAST_PATIENCE_S) for device in settings.devices
-    }
-    return Configuration(settings, merged, taken, patience, _fingerprint(settings))
+    merged, trouble = Merged(local, above, on_top, pins), ""
+    try:
+        settings = settings_of(merged)
+    except SettingsError as error:
+        if not on_top:
+            raise
+        merged, trouble = Merged(local, above, [], pins), str(error)
+        settings = settings_of(merged)
+    patience = {each.id: max(SAMPLES * getattr(each, "every", 0.0), LEAST_PATIENCE_S) for each in settings.devices}
+    return Configuration(settings, merged, taken, patience, _fingerprint(settings), trouble)
 
 
 def streams(settings: Settings) -> tuple[str, ...]:

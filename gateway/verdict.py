@@ -1,5 +1,6 @@
 """What became of a document or a command: a code, and the reason in words."""
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -60,3 +61,22 @@ class Rejected(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a document.
+
+    Attributes:
+        stream: whose document; "local" is the pole's own file.
+        seq: its number; 0: none, or not believed.
+        sha: what it is known by; "" where it was not believed.
+        code: how it ended, or what it waits for.
+        text: the same in words.
+    """
+
+    stream: str
+    seq: int
+    sha: str
+    code: Code
+    text: str
