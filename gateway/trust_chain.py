@@ -32,12 +32,13 @@ class TrustChain:
 
         Args:
             folder: where later roots are.
-            least: version that was in force; none before it is enough.
+            least: version that was in force. None before it is enough; one that lies there and is later never came
+                into force, and must come again.
         """
         self._least = least
         try:
             self._last = trust_root.first(self._first.read_bytes())
-            while raw := folder.root(self._last.version + 1):
+            while self._last.version < least and (raw := folder.root(self._last.version + 1)):
                 self._last = trust_root.following(self._last, raw)
         except OSError as error:
             self._why = f"{self._first} cannot be read: {error.strerror}; put the root of trust there"

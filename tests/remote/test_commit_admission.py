@@ -217,6 +217,21 @@ def test_a_root_that_is_damaged_on_the_disk_is_not_gone_back_behind(tmp_path: Pa
     play(scene())
 
 
+def test_a_root_that_was_cut_off_on_its_way_in_must_come_again(tmp_path: Path) -> None:
+    async def scene() -> None:
+        pole = await Pole(tmp_path).started()
+        pole.hear(good(settings=BETTER, signers=["c1"]))
+        second = root(version=2, roles={**ROLES, "pole": {"keys": ["c2"], "threshold": 1}})
+        (tmp_path / "config" / "root-000002").write_bytes(second)
+        await pole.start()
+        assert pole.hear(good(settings=BETTER, signers=["c1"])) is Code.OK
+        assert pole.commit.hear_root(second) is Code.COMMITTED
+        await pole.run(30)
+        assert pole.priority == 5  # what waited came before the new keys
+
+    play(scene())
+
+
 @pytest.mark.parametrize("content", [None, b"{", signed(root_content(), CONFIG_TYPE, "r1", "r2").written()])
 def test_without_a_root_nothing_is_believed_and_the_pole_runs(tmp_path: Path, content: bytes | None) -> None:
     async def scene() -> None:
