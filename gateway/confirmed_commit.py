@@ -322,9 +322,7 @@ class ConfirmedCommit(Generic[Wanted]):
     async def _judge(self, trial: Trial) -> None:
         now = self._plant.now()
         code, text = lacks(trial, self._plant, self._applied_at)
-        if code:
-            self._well_since = None
-        else:
+        if not code:
             well_since = now if self._well_since is None else self._well_since
             self._well_since = max(well_since, self._plant.proven_since() or 0.0)  # the link may have been anew since
             if now - self._well_since < trial.hold_s:

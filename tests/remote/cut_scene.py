@@ -2,15 +2,17 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
 from gateway.config_folder import ConfigFolder
 from gateway.config_state import State
 from gateway.confirmed_commit import ConfirmedCommit
-from gateway.document import Document
+from gateway.document import Document, digest
+from gateway.envelope import read
 from gateway.trust_chain import TrustChain
 from gateway.verdict import Code, Verdict
 from tests.remote.disk_model import Disk, Image, images, lay
@@ -208,19 +210,18 @@ def seq_of(raw: bytes) -> int:
     return [FIRST, SECOND, THIRD, FOURTH].index(raw) + 1 if raw != FLEET else 1
 
 
-def must_come_up(life: Life, told_before: Mapping[int, Code], *, cuts: int = 1) -> None:
+def must_come_up(life: Life, ended: Collection[str], *, cuts: int = 1) -> None:
     """Check what became of it: it ends where it must, nothing bad is in force, nothing that ended is tried again.
 
     What was cut twice while it was tried may have ended by that.
     """
-    ended = [each for each in life.commit.state.streams.values() if each.fate is Code.RB_POWER]
-    assert life.applied[-1].fingerprint == END or (cuts > 1 and ended)
+    by_cuts = [each for each in life.commit.state.streams.values() if each.fate is Code.RB_POWER]
+    assert life.applied[-1].fingerprint == END or (cuts > 1 and by_cuts)
     assert life.commit.state.trial is None
     assert BAD not in life.applied[-1].layers.values()
     tried = [each for each in life.applied if BAD in each.layers.values()]
     assert len(tried) <= 1
-    if told_before.get(2) is Code.RB_UPSTREAM:
-        assert not tried, "it was taken back and is tried again"
+    assert not (tried and digest(read(SECOND).payload) in ended), "it was taken back and is tried again"
 
 
 def cuts(life: Life) -> Iterator[tuple[int, Image]]:
@@ -230,6 +231,11 @@ def cuts(life: Life) -> Iterator[tuple[int, Image]]:
             yield cut, image
 
 
-def told_before(life: Life, cut: int) -> dict[int, Code]:
-    """Return by number what was told of the pole's documents before a cut."""
-    return {verdict.seq: verdict.code for at, verdict in life.told if at <= cut and verdict.stream == MINE}
+def ended_before(life: Life, cut: int) -> set[str]:
+    """Return what was tried and taken back before a cut, as soon as the disk says that it is not tried any more."""
+    states = [state for _, end, state in life.saves if end <= cut]
+    return {
+        before.trial.sha
+        for before, after in pairwise(states)
+        if before.trial and after.trial is None and before.trial.sha != after.of(before.trial.stream).active
+    }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.cut_scene import END, cuts, lived, must_come_up, must_hold, told_before
+from tests.remote.cut_scene import END, cuts, ended_before, lived, must_come_up, must_hold
 from tests.remote.disk_model import images
 
 
@@ -44,7 +44,7 @@ def come_up(tmp_path: Path, every: int) -> int:
     life = lived(tmp_path / "life")
     chosen = list(cuts(life))[::every]
     for cut, image in chosen:
-        must_come_up(lived(tmp_path / "again", image, "second"), told_before(life, cut))
+        must_come_up(lived(tmp_path / "again", image, "second"), ended_before(life, cut))
     return len(chosen)
 
 
@@ -55,9 +55,9 @@ def come_up_twice(tmp_path: Path, every: int, every_second: int) -> int:
     for number, (cut, image) in enumerate(list(cuts(life))[::every]):
         second_life = lived(tmp_path / "again", image, "second")
         for second_cut, second in list(cuts(second_life))[number % every_second :: every_second]:
-            told = told_before(life, cut) | told_before(second_life, second_cut)
+            ended = ended_before(life, cut) | ended_before(second_life, second_cut)
             must_hold(second_life, second_cut, second, tmp_path / "left", image)
-            must_come_up(lived(tmp_path / "third", second, "third"), told, cuts=2)
+            must_come_up(lived(tmp_path / "third", second, "third"), ended, cuts=2)
             count += 1
     return count
 
