@@ -10,13 +10,16 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config_state import State
-from gateway.document import digest
+from gateway import override
+from gateway.config_state import LOCAL, State
+from gateway.document import Document, digest, parsed
+from gateway.override import Override
 
 SLOTS = "state.a", "state.b"
 LAYOUT = 1
@@ -78,6 +81,21 @@ class ConfigFolder:
         payload = self.read(OBJECT + sha) if sha else None
         return payload if payload is not None and digest(payload) == sha else None
 
+    def layers(self, state: State) -> tuple[str | None, dict[str, Document]]:
+        """Return the pole's own file and the documents that a state has in force; what is damaged is left out."""
+        own = self.document(state.of(LOCAL).active)
+        payloads = {name: self.document(each.active) for name, each in state.streams.items() if name != LOCAL}
+        documents = {name: parsed(payload) for name, payload in payloads.items() if payload is not None}
+        return None if own is None else own.decode(), documents
+
+    def overrides(self) -> list[Override]:
+        """Return what technicians set for some hours. Raises ValueError where the file is damaged."""
+        return override.read(self.read(OVERRIDES))
+
+    def keep_overrides(self, overrides: Sequence[Override]) -> None:
+        """Bring it to the disk. Raises OSError."""
+        self.put(OVERRIDES, override.written(overrides))
+
     def keep_root(self, version: int, raw: bytes) -> None:
         """Bring a root of trust to the disk. Raises OSError."""
         self.put(_root_name(version), raw)
@@ -110,6 +128,9 @@ class ConfigFolder:
             _sync(self._path.parent)
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
+            if os.geteuid() == 0:  # a technician's file is for the gateway to read
+                owner = self._path.stat()
+                os.fchown(file, owner.st_uid, owner.st_gid)
             while data:
                 data = data[os.write(file, data) :]
             os.fsync(file)

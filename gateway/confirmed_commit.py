@@ -402,16 +402,13 @@ class ConfirmedCommit(Generic[Wanted]):
 
     def _with(self, stream: str, sha: str) -> Wanted:
         """Compose what is in force, with a document in the place of the one of its stream."""
-        active = {name: each.active for name, each in self.state.streams.items()} | {stream: sha}
-        own = self._folder.document(active.pop(LOCAL, ""))
-        documents = {}
-        for name, each in active.items():
-            if found := self._document(each):
-                documents[name] = found
-            elif each:
+        state = self.state.with_stream(stream, self.state.of(stream).but(active=sha))
+        own, documents = self._folder.layers(state)
+        for name, standing in state.streams.items():
+            if name not in (LOCAL, *documents) and standing.active:
                 text = "it is damaged on the disk, and left out; it is taken when it comes again"
-                self._tell(Verdict(name, self.state.of(name).active_seq, each, Code.STORAGE, text))
-        return self._compose(self._own if own is None else own.decode(), documents)
+                self._tell(Verdict(name, standing.active_seq, standing.active, Code.STORAGE, text))
+        return self._compose(self._own if own is None else own, documents)
 
     def _document(self, sha: str) -> Document | None:
         payload = self._folder.document(sha)

@@ -160,8 +160,16 @@ def parsed_command(payload: bytes) -> Command:
 
 def written(content: Mapping[str, Any]) -> bytes:
     """Write a document as it is signed. Raises Rejected, PARSE, where it is none."""
-    document = _read(Document, content)
-    return document.model_dump_json(by_alias=True, exclude_defaults=False, exclude_none=True, indent=1).encode()
+    return _written(_read(Document, content))
+
+
+def written_command(content: Mapping[str, Any]) -> bytes:
+    """Write a command as it is signed. Raises Rejected, PARSE, where it is none."""
+    return _written(_read(Command, content))
+
+
+def _written(found: BaseModel) -> bytes:
+    return found.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
 
 
 def _read(model: type[Model], content: object) -> Model:

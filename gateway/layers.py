@@ -66,6 +66,11 @@ class Layer:
         """Return the entry of a key, or the first of the section it names."""
         return self.entries.get(key) or next((e for k, e in self.entries.items() if k[: len(key)] == key), None)
 
+    def place(self, key: Key) -> str:
+        """Name the place of a key, with its line where there is one."""
+        line = self.file.line(self.entries[key].place) if self.file else 0
+        return f"{self.name}:{line}" if line else self.name
+
     def fault(self, key: Key, text: str) -> Fault | None:
         """Blame a key of this layer; None where the layer has nothing to do with it."""
         for length in range(len(key), 0, -1):

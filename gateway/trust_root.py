@@ -107,8 +107,17 @@ def following(root: Root, raw: bytes) -> Root:
 
 def parsed(payload: bytes) -> Root:
     """Read the payload of a root. Raises Rejected: PARSE."""
+    return _read(strict_json.parse(payload))
+
+
+def written(content: object) -> bytes:
+    """Write a root as it is signed. Raises Rejected, PARSE, where it is none."""
+    return _read(content).model_dump_json(indent=1).encode()
+
+
+def _read(content: object) -> Root:
     try:
-        return Root.model_validate(strict_json.parse(payload))
+        return Root.model_validate(content)
     except ValidationError as error:
         first_fault = error.errors(include_url=False, include_input=False)[0]
         raise Rejected(Code.PARSE, f"it is no root of trust: {first_fault['msg']}") from error
