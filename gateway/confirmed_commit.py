@@ -18,6 +18,7 @@ as an attempt unless the run before ended in order; what cannot be counted is no
 asked how long a trial has run.
 """
 
+import asyncio
 from dataclasses import replace
 from typing import Generic
 
@@ -71,6 +72,7 @@ class ConfirmedCommit(Generic[Wanted]):
         self._pole = pole
         self._agent = agent
         self._ledger = Ledger(folder, plant.tell, plant.now)
+        self._turn = asyncio.Lock()  # one change at a time, though applying takes a while
         self._own = ""  # the pole's own file, for where it cannot be kept
         self._running: Wanted | None = None
         self._is_applied = True
@@ -122,16 +124,15 @@ class ConfirmedCommit(Generic[Wanted]):
 
     async def tick(self) -> None:
         """Go on; once a second."""
-        self._ledger.save_late()
-        self._look_at_early()
-        if not self._is_applied:
-            await self._reapply()
-        if self.state.trial:
-            await self._judge(self.state.trial)
-        elif self._is_applied and self._has_settled():
-            for stream in (*self.running.streams, LOCAL):
-                if self._is_to_be_looked_at(stream) and await self._stage(stream):
-                    return
+        async with self._turn:
+            self._ledger.save_late()
+            self._look_at_early()
+            if not self._is_applied:
+                await self._reapply()
+            if self.state.trial:
+                await self._judge(self.state.trial)
+            elif self._is_applied and self._has_settled():
+                await self._stage_first()
 
     def stop(self) -> None:
         """End in order: this start does not count as an attempt."""
@@ -140,8 +141,9 @@ class ConfirmedCommit(Generic[Wanted]):
 
     async def refresh(self) -> None:
         """Apply what is in force where that has changed by itself: an override began or ended."""
-        if self._as_it_is().fingerprint != self.running.fingerprint:
-            await self._reapply()
+        async with self._turn:
+            if self._as_it_is().fingerprint != self.running.fingerprint:
+                await self._reapply()
 
     # --- what comes ---
 
@@ -177,7 +179,9 @@ class ConfirmedCommit(Generic[Wanted]):
     async def command(self, raw: bytes, *, retained: bool) -> Code:
         """Obey a command for the trial that runs."""
         try:
-            await self._obey(admission.admit_command(raw, self._trust.root, self._pole, self._now(), retained=retained))
+            found = admission.admit_command(raw, self._trust.root, self._pole, self._now(), retained=retained)
+            async with self._turn:
+                await self._obey(found)
         except Rejected as error:
             return self._tell(Verdict(COMMAND, 0, "", error.code, error.text))
         except OSError as error:
@@ -254,6 +258,11 @@ class ConfirmedCommit(Generic[Wanted]):
         longest = min(max([SETTLE_S, *patience.values()]), LONGEST_SETTLE_S)
         return self._plant.now() - self._applied_at >= longest
 
+    async def _stage_first(self) -> None:
+        for stream in (*self.running.streams, LOCAL):
+            if self._is_to_be_looked_at(stream) and await self._stage(stream):
+                return
+
     def _is_to_be_looked_at(self, stream: str) -> bool:
         return self.state.of(stream).waits and self._plant.now() >= self._look_at.get(stream, 0.0)
 
@@ -279,7 +288,7 @@ class ConfirmedCommit(Generic[Wanted]):
             code, text = Code.STORAGE, f"it cannot be written down, so it is not tried: {error}"
         except (SettingsError, Rejected, Unfit) as error:
             code, text = _code(error), _text(error)
-            if not code.waits:
+            if not code.waits and self.state.of(stream) == standing:
                 self._ledger.go_on(self.state.with_stream(stream, _ended(standing, code, text)))
         self._tell(Verdict(stream, standing.seq, standing.sha, code, text))
         return False
@@ -294,6 +303,8 @@ class ConfirmedCommit(Generic[Wanted]):
             self._tell(Verdict(stream, standing.seq, standing.sha, Code.NOOP, "nothing changes; it is in force"))
             return True
         await self._plant.probe(wanted)
+        if self.state.of(stream) != standing:
+            return True  # something newer came meanwhile
         self._ledger.save(self.state.but(trial=self._trial(stream, standing, terms, wanted)))
         try:
             await self._apply(wanted)

@@ -22,6 +22,14 @@ class Configuration(Protocol):
     def fingerprint(self) -> str:
         """Equal where nothing differs."""
 
+    @property
+    def drift(self) -> Mapping[str, str]:
+        """SHADOWED, PINNED or OVERRIDDEN by key."""
+
+    @property
+    def trouble(self) -> str:
+        """Why overrides are left out; "" where none are."""
+
 
 Wanted = TypeVar("Wanted", bound=Configuration)
 Taken_contra = TypeVar("Taken_contra", bound=Configuration, contravariant=True)

@@ -40,7 +40,12 @@ class Configuration:
     streams: tuple[str, ...]
     patience_s: Mapping[str, float]
     fingerprint: str
-    trouble: str = ""
+    trouble: str
+
+    @property
+    def drift(self) -> dict[str, str]:
+        """What a person should be told, by key."""
+        return {layers.dotted(each.key): each.standing for each in self.merged.drift}
 
 
 def compose(path: Path, text: str, documents: Mapping[str, Document], overrides: Sequence[Override]) -> Configuration:

@@ -42,6 +42,8 @@ class Texts:
     layers: Mapping[str, str]
     streams: tuple[str, ...] = ("fleet", MINE)
     patience_s: Mapping[str, float] = field(default_factory=dict)
+    drift: Mapping[str, str] = field(default_factory=dict)
+    trouble: str = ""
 
     @property
     def fingerprint(self) -> str:

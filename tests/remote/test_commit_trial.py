@@ -1,5 +1,6 @@
 """A change proves itself, or is taken back: what is tried, for how long, how often, and what ends it."""
 
+import asyncio
 import datetime as dt
 from pathlib import Path
 from typing import Any
@@ -366,6 +367,51 @@ def test_a_newer_document_does_not_undo_a_trial_that_ends_well(tmp_path: Path) -
         assert pole.codes == [Code.OK, Code.BUSY, Code.COMMITTED, Code.PROBE]
         assert pole.priority == 7
         assert pole.commit.state.of(MINE).active_seq == 1
+
+    play(scene())
+
+
+@pytest.mark.parametrize("first", [GOOD, UNFIT])
+def test_newer_documents_come_while_one_is_probed(tmp_path: Path, first: str) -> None:
+    async def scene() -> None:
+        pole = await Pole(tmp_path).started()
+
+        def come(_: Configuration) -> None:
+            pole.plant.on_probe = lambda _: None
+            for seq in range(2, 6):
+                pole.hear(wanted(GOOD + f"# {seq}", seq=seq))
+            pole.hear(wanted(BETTER, seq=6))
+
+        pole.plant.on_probe = come
+        pole.hear(wanted(first))
+        await pole.run(60)
+        assert (pole.priority, pole.commit.state.of(MINE).seq) == (8, 6)
+        assert pole.hear(wanted(GOOD, seq=5)) is Code.STALE
+
+    play(scene())
+
+
+def test_one_change_at_a_time_though_applying_takes_a_while(tmp_path: Path) -> None:
+    async def scene() -> None:
+        pole = await Pole(tmp_path).started()
+        applying: list[str] = []
+        apply = pole.plant.apply
+
+        async def slowly(wanted: Configuration) -> None:
+            applying.append("begin")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await apply(wanted)
+            applying.append("end")
+
+        pole.plant.apply = slowly  # type: ignore[method-assign]
+        pole.hear(wanted())
+        begun = asyncio.ensure_future(pole.run(2))
+        await asyncio.sleep(0)
+        assert await pole.commit.command(command("cancel", sha(wanted())), retained=False) is Code.OK
+        await begun
+        assert applying == ["begin", "end", "begin", "end"]
+        assert pole.priority == 5
 
     play(scene())
 

@@ -38,8 +38,14 @@ MUTANTS = {
     ),
     "applied before the journal": Mutant(
         COMMIT,
-        "        await self._plant.probe(wanted)\n        self._ledger.save(",
-        "        await self._plant.probe(wanted)\n        await self._apply(wanted)\n        self._ledger.save(",
+        "            return True  # something newer came meanwhile\n",
+        "            return True\n        await self._apply(wanted)\n",
+    ),
+    "something newer came meanwhile and is overwritten": Mutant(
+        COMMIT, "if not code.waits and self.state.of(stream) == standing:", "if not code.waits:"
+    ),
+    "something newer came meanwhile and its document is gone": Mutant(
+        COMMIT, "if self.state.of(stream) != standing:", "if False:"
     ),
     "no tombstone": Mutant(COMMIT, "waits=False, fate=code, why=text", "waits=False"),
     "the old is applied before the tombstone": Mutant(
