@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from drivers.contract import Driver, OnPort, Streamed
 from gateway.faults import Fault, mean
 from gateway.settings import PortSettings, Root
-from gateway.toml_file import TomlFile, user
+from gateway.toml_file import Source, sections, tables, user
 from gateway.toml_text import key_text
 
 Devices = Sequence[tuple[int, Driver]]
@@ -17,7 +17,7 @@ Devices = Sequence[tuple[int, Driver]]
 BY_GROUP = stat.S_IRGRP | stat.S_IWGRP
 
 
-def of_names(file: TomlFile, has_port: Callable[[str], bool]) -> Iterator[Fault]:
+def of_names(file: Source, has_port: Callable[[str], bool]) -> Iterator[Fault]:
     """Find names that stand twice or nowhere; this needs no section to be sound.
 
     Args:
@@ -25,9 +25,9 @@ def of_names(file: TomlFile, has_port: Callable[[str], bool]) -> Iterator[Fault]
         has_port: tells whether the devices of a driver hang on a port.
     """
     first: dict[str, int] = {}
-    ports = file.tables("port")
+    ports = tables(file, "port")
     ports_told = ports != file.content.get("port", {})  # what is no section is told, and may be the one that is meant
-    for index, section in enumerate(file.sections("device")):
+    for index, section in enumerate(sections(file, "device")):
         if not isinstance(section, dict):
             continue
         name, driver, port = section.get("id"), section.get("driver"), section.get("port")
@@ -44,7 +44,7 @@ def of_names(file: TomlFile, has_port: Callable[[str], bool]) -> Iterator[Fault]
             )
 
 
-def of_ports(file: TomlFile, devices: Devices, ports: Mapping[str, PortSettings]) -> Iterator[Fault]:
+def of_ports(file: Source, devices: Devices, ports: Mapping[str, PortSettings]) -> Iterator[Fault]:
     """Find ports that cannot be opened, or not as all who share them need it."""
     first: dict[str, str] = {}
     for name, port in ports.items():
@@ -60,7 +60,7 @@ def of_ports(file: TomlFile, devices: Devices, ports: Mapping[str, PortSettings]
             yield from _one_port(file, name, ports[name], group)
 
 
-def warnings(file: TomlFile, devices: Devices, root: Root) -> Iterator[Fault]:
+def warnings(file: Source, devices: Devices, root: Root) -> Iterator[Fault]:
     """Find what may be a mistake."""
     used = _by_port(devices)
     for name, port in root.port.items():
@@ -108,7 +108,7 @@ def _by_port(devices: Devices) -> dict[str, list[tuple[int, OnPort]]]:
     return groups
 
 
-def _one_port(file: TomlFile, name: str, port: PortSettings, group: list[tuple[int, OnPort]]) -> Iterator[Fault]:
+def _one_port(file: Source, name: str, port: PortSettings, group: list[tuple[int, OnPort]]) -> Iterator[Fault]:
     for index, device in group:
         if isinstance(device, Streamed) and len(group) > 1:
             other = next(other.id for _, other in group if other is not device)

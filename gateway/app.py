@@ -6,6 +6,7 @@ once is sent, and what is left is on the disk before the process ends.
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
@@ -21,6 +22,7 @@ from gateway.backfill import Backfill, Pace
 from gateway.buffer import Buffer
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
+from gateway.config_folder import NewerState
 from gateway.crew import Crew
 from gateway.forward import Forward
 from gateway.health import DeviceHealth
@@ -28,6 +30,7 @@ from gateway.journal import Journal
 from gateway.keep_time import keep_time
 from gateway.mqtt_link import Link, Refused, UplinkDown
 from gateway.notify import notify, watchdog_s
+from gateway.over_the_air import OverTheAir
 from gateway.pack import Packer
 from gateway.pack_sql import SqlError
 from gateway.pole_state import VERSION, PoleState
@@ -37,6 +40,7 @@ from gateway.reload import Reload
 from gateway.replay import Replay
 from gateway.report import Report, last_will
 from gateway.settings import DatasetSettings, Settings
+from gateway.settings_file import load
 from gateway.signs import Certificate, Signs
 from gateway.standing import Echo
 from gateway.tell_alarms import tell_alarms
@@ -55,12 +59,12 @@ Job = Coroutine[Any, Any, None]
 log = structlog.get_logger()
 
 
-async def run(settings: Settings, read: Callable[[], Settings]) -> None:
+async def run(path: Path, settings: Settings) -> None:
     """Run the gateway until SIGTERM or SIGINT. Raises BufferUnusable.
 
     Args:
-        settings: with which it starts.
-        read: reads them anew, upon SIGHUP. Raises SettingsError.
+        path: the pole's own file, which is read anew upon SIGHUP.
+        settings: what it says.
     """
     stop, reload = asyncio.Event(), asyncio.Event()
     # In a terminal a SIGHUP says that it is gone
@@ -71,7 +75,8 @@ async def run(settings: Settings, read: Callable[[], Settings]) -> None:
     journal = Journal(runtime_folder(), clock.boot)
     buffer = _buffer(settings, clock, journal)
     await buffer.open(clock.boot, clock.now(), clock.utc_offset() if clock.synchronised() else None)
-    pole = Pole(settings, clock, buffer, journal, read)
+    settings, air = await _in_force(path, settings, clock)
+    pole = Pole(settings, clock, buffer, journal, functools.partial(load, path), air)
     try:
         await pole.go_on()
         await pole.run(stop, reload)
@@ -93,7 +98,13 @@ class Pole:
     """
 
     def __init__(
-        self, settings: Settings, clock: Clock, buffer: Buffer, journal: Journal, read: Callable[[], Settings]
+        self,
+        settings: Settings,
+        clock: Clock,
+        buffer: Buffer,
+        journal: Journal,
+        read: Callable[[], Settings],
+        air: OverTheAir | None = None,
     ) -> None:
         """Make the parts; nothing runs yet."""
         root = settings.root
@@ -107,7 +118,7 @@ class Pole:
         self._take_health()
         self._names: Mapping[str, str] = {}  # of devices that were renamed by the last change
         self._gave = self._good()  # looks that gave values, at the last change
-        self._reload = Reload(
+        self._changes = air or Reload(
             self,
             settings,
             read=read,
@@ -143,7 +154,7 @@ class Pole:
             journal=journal,
             health=self._health,
             refused=self._refused,
-            standing=self._reload.standing,
+            standing=self._changes.standing,
         )
         self._signs = Signs(
             clock,
@@ -153,7 +164,7 @@ class Pole:
             dead=lambda: buffer.depth.set_aside,
             refused=lambda: self._forward.refused,
             certificate=self._certificate,
-            verdict=lambda: self._reload.verdict,
+            verdict=lambda: self._changes.verdict,
         )
         self._report = Report(
             self._uplink, self._catalogue, topic=topic, state=self._state.now, matters=self._state.what_matters
@@ -169,6 +180,8 @@ class Pole:
             may_wait=lambda: not self._uplink.up,
         )
         buffer.before_commit = self._seal_for_commit
+        if air is not None:
+            air.lead(self, self._uplink, self._health, topic)
         self._radio_progress: Callable[[], list[Watched]] = list
 
     async def go_on(self) -> None:
@@ -190,7 +203,7 @@ class Pole:
             carriers = [group.create_task(job) for job in self._carriers()]
             self._crew = Crew(group.create_task, self._account)
             self._crew.enlist(shares.roster(self._settings))
-            reloading = group.create_task(self._reload.run(reload))
+            reloading = group.create_task(self._changes.run(reload))
             log.info("started", version=VERSION, epoch=self._buffer.epoch, devices=len(self._settings.devices))
             notify("READY=1\nSTATUS=running")
             await stop.wait()
@@ -331,6 +344,18 @@ def runtime_folder() -> Path | None:
     """Return the folder that systemd gives to this service alone, in RAM; None where there is none."""
     folder = os.environ.get("RUNTIME_DIRECTORY")
     return Path(folder.split(":")[0]) if folder else None
+
+
+async def _in_force(path: Path, settings: Settings, clock: Clock) -> tuple[Settings, OverTheAir | None]:
+    """Return what the pole is to run, and who changes it over the air, where that is enabled."""
+    if not settings.root.remote.enabled:
+        return settings, None
+    air = OverTheAir(path, settings, clock)
+    try:
+        return await air.start(), air
+    except NewerState as error:
+        log.error("nobody can configure this pole over the air", why=str(error))  # noqa: TRY400  # no traceback for him
+        return settings, None
 
 
 def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:

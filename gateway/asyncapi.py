@@ -99,6 +99,13 @@ CHANNELS: Mapping[str, Channel] = {
         summary="After the packs themselves, which come on their own topic.",
         models=(messages.Replayed, messages.NotReplayed),
     ),
+    "reported": Channel(
+        topic="config/reported",
+        title="Which configuration is in force",
+        summary="Of a pole with [remote]. On each connection, and on change.",
+        models=(messages.Reported,),
+        retain=True,
+    ),
     "replay": Channel(
         topic="command/replay",
         title="A request for packs that a receiver missed",

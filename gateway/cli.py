@@ -6,13 +6,16 @@ from importlib.metadata import version
 import click
 
 COMMANDS = {
-    "buffer": "look into a buffer file: stats, verify, salvage, export, dead, retry",
+    "buffer": "look into a buffer file: stats, verify, salvage, export, retry",
     "check": "find every fault of a configuration file",
+    "config": "show what is in force, and where each key is from",
     "decode": "print the values of a frame",
+    "fleet": "the operator's side: keygen, sign, verify",
+    "override": "set a key for some hours, above what operators send",
     "probe": "read one device once and show bytes and values",
     "run": "run the gateway",
     "schema": "write what a pole says and hears: AsyncAPI and JSON Schema",
-    "tail": "print the readings that come to a broker, and tell what is missing",
+    "tail": "print the readings that come to a broker, and what is missing",
 }
 
 

@@ -204,6 +204,51 @@ class NotReplayed(Content):
     error: str
 
 
+class ConfigStream(Content):
+    """The documents of one stream, or, as "local", the pole's own file."""
+
+    seq: int = Field(description="Number of the newest document that was believed; 0: none, or the pole's own file.")
+    sha: str = Field(description="SHA-256 of its payload; empty: none.")
+    active_seq: int = Field(description="Number of the one that is in force.")
+    active: str = Field(description="SHA-256 of it; empty: none.")
+    waits: bool = Field(description="The newest one is to be tried, or is being tried.")
+    fate: str = Field("", description="Why the newest one did not come into force: name of the code; empty: it did.")
+    why: str = Field("", description="The same in words.")
+
+
+class ConfigTrial(Content):
+    """A document that is being tried."""
+
+    stream: str
+    seq: int
+    sha: str = Field(description="SHA-256 of its payload; a command names it.")
+    attempt: int = Field(description="Starts of the gateway that tried it.")
+    confirmed: bool = Field(description="An operator has confirmed it.")
+
+
+class ConfigVerdict(Content):
+    """What became of a document."""
+
+    stream: str = Field(description='Or "root", "command", or "local" for the pole\'s own file; empty: no stream.')
+    seq: int = Field(description="Its number; 0 where it was not believed.")
+    sha: str = Field("", description="SHA-256 of its payload; empty where it was not believed.")
+    code: int
+    name: str = Field(description="Of the code.")
+    text: str = Field(description="The same in words.")
+
+
+class Reported(Content):
+    """Which configuration is in force, and why."""
+
+    root: int = Field(description="Version of the root of trust that came over the air last; 0: none did.")
+    streams: dict[str, ConfigStream]
+    trial: ConfigTrial | None = None
+    last: ConfigVerdict | None = Field(None, description="What was told last.")
+    drift: dict[str, str] = Field({}, description="SHADOWED, PINNED or OVERRIDDEN by key.")
+    effective: str = Field(description="Equal for poles whose settings do not differ.")
+    trouble: str = Field("", description="Why the overrides are left out; empty while they are not.")
+
+
 def _one_value(schema: dict[str, Any]) -> None:
     """A record of a pack has one value; ``bver`` to ``cat`` stand in the first, which is asked for by :data:`PACK`."""
     schema["oneOf"] = [{"required": [key]} for key in ("v", "vb", "vs")]

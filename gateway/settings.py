@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from drivers.contract import Driver, Fact, LineSettings, Name, OnPort
+from gateway import layers
 from gateway.faults import ADAPTER_PATTERN, DURATION_PATTERN, PACE_PATTERN, TOPIC_PATTERN, Fault, at_key, show
 from gateway.secret_file import CREDENTIAL
 from gateway.toml_text import quoted
@@ -203,6 +204,28 @@ class ReloadSettings(Section):
     )
 
 
+class RemoteSettings(Section):
+    """``[remote]``: whether operators may configure this pole, and whose word it takes."""
+
+    enabled: bool = Field(default=False, description="Whether it takes signed documents.")
+    trust: FilePath = Field(Path("/etc/polegate/trust"), strict=False, description="Folder with root.json.")
+    state: FilePath = Field(
+        Path("/var/lib/polegate/config"), strict=False, description="Folder for documents and what became of them."
+    )
+    groups: list[Name] = Field([], description="Whose documents it takes beside the fleet's; the last is strongest.")
+    pins: list[str] = Field([], description="Keys that no document sets.")
+
+    @field_validator("pins")
+    @classmethod
+    def _are_keys(cls, pins: list[str]) -> list[str]:
+        for pin in pins:
+            try:
+                layers.key_of(pin)
+            except ValueError:
+                raise ValueError(f'"pins" has {quoted(pin)}; write a key, such as "device.meter.every"') from None
+        return pins
+
+
 class BluetoothSettings(Section):
     """``[bluetooth]``."""
 
@@ -277,6 +300,7 @@ class Root(Section):
     pole: PoleSettings
     uplink: UplinkSettings
     buffer: BufferSettings = BufferSettings()
+    remote: RemoteSettings = RemoteSettings()
     bluetooth: BluetoothSettings = BluetoothSettings()
     reload: ReloadSettings = ReloadSettings()
     port: dict[Name, PortSettings] = {}

@@ -16,7 +16,7 @@ from drivers.contract import Driver, Name, OnPort
 from gateway import agreement, driver_index, faults
 from gateway.faults import Findings, SettingsError, mean, show
 from gateway.settings import PortSettings, Root, Settings
-from gateway.toml_file import TomlFile
+from gateway.toml_file import Source, TomlFile, sections, tables
 from gateway.toml_text import Path as Place
 from gateway.toml_text import key_text, quoted
 
@@ -25,7 +25,11 @@ PROFILE = "profile"
 
 def load(path: Path) -> Settings:
     """Read a configuration. Raises SettingsError with every fault there is."""
-    file = TomlFile(path)
+    return settings_of(TomlFile(path))
+
+
+def settings_of(file: Source) -> Settings:
+    """Validate a configuration. Raises SettingsError with every fault there is."""
     if not file.content:
         text = 'holds nothing; the least is [pole] with its "id" and [uplink] with its "url"'
         raise SettingsError([file.fault((), text)])
@@ -71,10 +75,10 @@ def _has_port(driver: str) -> bool:
     return driver in driver_index.names() and issubclass(driver_index.driver(driver), OnPort)
 
 
-def _sound_ports(file: TomlFile) -> dict[str, PortSettings]:
+def _sound_ports(file: Source) -> dict[str, PortSettings]:
     """Return the [port] sections that are sound, where other sections of the file are not."""
     ports = {}
-    for name, section in file.tables("port").items():
+    for name, section in tables(file, "port").items():
         try:
             ports[name] = PortSettings.model_validate(section)
         except ValidationError:
@@ -94,14 +98,14 @@ class _AnyDevice(BaseModel):
 class _Devices:
     """The sound [[device]] sections with their indices; what is wrong with the others goes to ``found``."""
 
-    def __init__(self, file: TomlFile, found: Findings) -> None:
+    def __init__(self, file: Source, found: Findings) -> None:
         self._file = file
         self._found = found
         self._files: dict[str, TomlFile] = {}
         self._profiles: dict[str, object] = {}  # as in the file, then as a model; None: no good, and told
 
     def __iter__(self) -> Iterator[tuple[int, Driver]]:
-        for index, section in enumerate(self._file.sections("device")):
+        for index, section in enumerate(sections(self._file, "device")):
             if isinstance(section, dict):
                 device = self._device(("device", index), section)
                 if isinstance(device, Driver):
@@ -146,7 +150,7 @@ class _Devices:
             return None
         if name not in self._profiles:
             try:
-                self._files[name] = profile(name, Path(self._file.name).parent)
+                self._files[name] = profile(name, self._file.folder)
             except KeyError as error:
                 self._found.add([self._file.fault((*place, PROFILE), error.args[0])])
                 return None

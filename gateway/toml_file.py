@@ -4,7 +4,7 @@ import functools
 import os
 import pwd
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gateway import toml_syntax, toml_text
 from gateway.faults import Fault, SettingsError, mean
@@ -14,30 +14,51 @@ LARGEST_BYTES = 262_144
 NAMES = ("id", "channel")  # keys that a [[section]] is called by
 
 
+class Source(Protocol):
+    """Where a configuration comes from: a file, or several that lie over one another.
+
+    Attributes:
+        name: what a person calls it.
+        content: what it holds.
+        folder: where the files are that it names.
+    """
+
+    name: str
+    content: dict[str, Any]
+    folder: Path
+
+    def line(self, place: toml_text.Path) -> int:
+        """Return the line of a place; 0 where there is none."""
+
+    def fault(self, place: toml_text.Path, text: str) -> Fault:
+        """Blame a place."""
+
+
+def sections(source: Source, name: str) -> list[Any]:
+    """Return the sections [[name]]; none where something else stands under that name."""
+    found = source.content.get(name)
+    return found if isinstance(found, list) else []
+
+
+def tables(source: Source, name: str) -> dict[str, Any]:
+    """Return the sections [name.X] by X; none where something else stands under that name."""
+    found = source.content.get(name)
+    return {key: table for key, table in found.items() if isinstance(table, dict)} if isinstance(found, dict) else {}
+
+
 class TomlFile:
     """A TOML file that parses, and where its keys stand."""
 
-    def __init__(self, path: Path) -> None:
-        """Read it. Raises SettingsError."""
+    def __init__(self, path: Path, text: str | None = None) -> None:
+        """Read it, or a text that stands for it. Raises SettingsError."""
         self.name = str(path)
+        self.folder = path.parent
         # What ends without a newline is told as "at end of document" instead of by its line.
-        self._text = self._read(path).replace("\r\n", "\n") + "\n"
+        self._text = (self._read(path) if text is None else text).replace("\r\n", "\n") + "\n"
         try:
             self.content = toml_syntax.parse(self._text)
         except toml_syntax.Unreadable as error:
             raise self._unusable(f"cannot be read: {error}", error.line) from error
-
-    def sections(self, name: str) -> list[Any]:
-        """Return the sections [[name]]; none where something else stands under that name."""
-        found = self.content.get(name)
-        return found if isinstance(found, list) else []
-
-    def tables(self, name: str) -> dict[str, Any]:
-        """Return the sections [name.X] by X; none where something else stands under that name."""
-        found = self.content.get(name)
-        return (
-            {key: table for key, table in found.items() if isinstance(table, dict)} if isinstance(found, dict) else {}
-        )
 
     def line(self, place: toml_text.Path) -> int:
         """Return the line of a place, or of the nearest section around it; 0 where there is none."""

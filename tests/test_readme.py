@@ -7,6 +7,7 @@ from drivers.contract import DeviceError
 from gateway import driver_index
 from gateway.account import DriverBug
 from gateway.cli import COMMANDS
+from gateway.verdict import Code
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,7 +40,7 @@ def test_every_profile_stands_there() -> None:
 
 
 def test_the_shortest_configuration_is_the_one_that_is_shipped() -> None:
-    (shown,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    shown, _ = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     assert shown.strip() == (ROOT / "config" / "minimal.toml").read_text().strip()
 
 
@@ -51,3 +52,9 @@ def test_every_file_that_is_named_is_there() -> None:
     links = re.findall(r"\]\(([a-z][^):]*)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_code_of_a_document_is_explained() -> None:
+    table = README.split("| code | means | code | means |\n")[1].split("\n\n")[0]
+    told = re.findall(r"\b([0-9]{1,3}) ([A-Z_]{2,})\b", table)
+    assert sorted((int(number), name) for number, name in told) == sorted((code.value, code.name) for code in Code)

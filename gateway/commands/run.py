@@ -2,7 +2,6 @@
 
 import asyncio
 import faulthandler
-import functools
 import os
 import sys
 from pathlib import Path
@@ -50,7 +49,7 @@ def command(path: Path) -> int:
         return 0
     report(settings.warnings, "warning: ")
     try:
-        runner.run(app.run(settings, functools.partial(load, path)))
+        runner.run(app.run(path, settings))
     except BufferUnusable as error:
         click.echo(f"{path}: {error}", err=True)
         return EX_CANTCREAT

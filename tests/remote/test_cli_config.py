@@ -1,0 +1,160 @@
+"""``polegate config show`` and ``polegate override`` on the state that a pole has."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.config_folder import ConfigFolder
+from gateway.override import Override
+from tests.cli_scene import Ran, call
+from tests.remote.operator import document
+from tests.remote.scene import BAD_BROKER, GOOD, LOCAL, TERMS, Pole, play
+
+EX_USAGE, EX_CANTCREAT, EX_CONFIG = 64, 73, 78
+METER = '[[device]]\nid = "meter"\nevery = 2.0\n'
+
+
+@pytest.fixture
+def pole(tmp_path: Path) -> Path:
+    """A pole's file whose documents set one key that it sets too, and one that it pins."""
+    own = LOCAL.replace("enabled = true", f'enabled = true\nstate = "{tmp_path}/config"\npins = ["uplink.backfill"]')
+    path = tmp_path / "pole.toml"
+    path.write_text(own)
+
+    async def scene() -> None:
+        living = await Pole(tmp_path, own).started()
+        living.hear(document(GOOD + METER + '[uplink]\nbackfill = "20%"\n', trial=TERMS))
+        await living.run(60)
+        living.hear(document(BAD_BROKER, stream="fleet", seq=3, trial=TERMS), "fleet")
+        await living.run(100)
+
+    play(scene())
+    return path
+
+
+def shown(pole: Path, *arguments: str) -> list[str]:
+    code, out, err = call("config", "show", str(pole), *arguments)
+    assert (code, err) == (0, "")
+    return [line.replace(f"{pole.parent}/", "") for line in out.splitlines()]
+
+
+def set_(pole: Path, *arguments: str, to: str = "4h") -> Ran:
+    return call("override", "set", *arguments, "--for", to, "--why", "commissioning", "--config", str(pole))
+
+
+def test_every_key_says_where_it_is_from(pole: Path) -> None:
+    lines = shown(pole, "--origin")
+    assert "device.meter.every = 2.0  # pole/pole-1 seq 1:5; SHADOWED" in lines
+    assert "dataset.air.priority = 7  # pole/pole-1 seq 1:2" in lines
+    assert 'pole.id = "pole-1"  # pole.toml:2' in lines
+    assert 'uplink.backfill = "50%"  # default; PINNED' in lines
+    assert "device.meter.timeout = 0.3  # default" in lines
+    assert "buffer.max_bytes = 268435456  # default" in lines
+    assert not any(line.startswith("device.meter.profile.") for line in lines)
+    assert lines[0].startswith("# fleet seq 3 did not come into force: RB_UPSTREAM: ")
+
+
+def test_without_origin_only_what_is_set_is_shown(pole: Path) -> None:
+    lines = shown(pole)
+    assert "device.meter.every = 2.0" in lines
+    assert not any("default" in line or line.startswith("buffer.") for line in lines)
+
+
+def test_an_edit_that_was_not_read_yet_is_told(pole: Path) -> None:
+    pole.write_text(pole.read_text() + "\n# more\n")
+    assert any("pole.toml was edited since" in line for line in shown(pole))
+
+
+def test_a_file_without_remote_is_shown_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "pole.toml"
+    path.write_text(LOCAL.replace("[remote]\nenabled = true", f'[remote]\nstate = "{tmp_path}/none"'))
+    assert "device.meter.every = 1.0  # pole.toml:19" in shown(path, "--origin")
+
+
+def test_faults_are_told_as_check_tells_them(tmp_path: Path) -> None:
+    path = tmp_path / "pole.toml"
+    path.write_text(LOCAL.replace("every", "evry"))
+    assert call("config", "show", str(path)).err == call("check", str(path)).err
+    assert call("config", "show", str(path)).code == EX_CONFIG
+
+
+def test_an_override_is_above_everything_and_told(pole: Path) -> None:
+    assert set_(pole, "device.meter.every", "0.5").code == 0
+    assert "device.meter.every = 0.5  # override; OVERRIDDEN" in shown(pole, "--origin")
+    assert set_(pole, "device.meter.every", "0.6").code == 0
+    assert set_(pole, "pole.description", "by the sea").code == 0  # a shell took the quotes
+    lines = shown(pole)
+    assert "device.meter.every = 0.6" in lines
+    assert 'pole.description = "by the sea"' in lines
+    (first, second) = ConfigFolder(pole.parent / "config").overrides()
+    assert (first.key, first.why, second.value) == ("device.meter.every", "commissioning", '"by the sea"')
+    assert first.until_boottime > 4 * 3600
+
+
+def test_an_override_ends_by_itself_or_before_its_time(pole: Path) -> None:
+    over = Override(key="device.meter.every", value="0.5", why="x", boot="another", until_boottime=0, until=1)
+    ConfigFolder(pole.parent / "config").keep_overrides([over])
+    assert "device.meter.every = 2.0" in shown(pole)
+    assert call("override", "end", "device.meter.every", "--config", str(pole)).code == 1
+    assert set_(pole, "device.meter.every", "0.5").code == 0
+    assert call("override", "end", "device.meter.every", "--config", str(pole)).code == 0
+    assert "device.meter.every = 2.0" in shown(pole)
+
+
+def test_an_override_is_counted_by_the_clock_that_counts_and_after_a_reboot_by_the_time_of_day() -> None:
+    made = Override(key="a.b", value="1", why="x", boot="b", until_boottime=100.0, until=1000.0)
+    assert not made.is_over("b", 99.0, 5000.0)
+    assert made.is_over("b", 100.0, 0.0)
+    assert not made.is_over("c", 500.0, 999.0)
+    assert made.is_over("c", 0.0, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["device.meter.every", "0"], EX_CONFIG, "override: device.meter.every: "),
+        (["device.metre.every", "1.0"], EX_CONFIG, 'there is no device metre; did you mean "meter"?'),
+        (["pole.id", "x"], EX_CONFIG, "pole.id is set in"),
+        (["remote.enabled", "false"], EX_CONFIG, "remote.enabled is set in"),
+        (["uplink.backfil", "50%"], EX_CONFIG, '"backfil" is not a known key; did you mean "backfill"?'),
+        (["[x]", "1"], EX_USAGE, "[x] is no key"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_told_and_not_kept(
+    pole: Path, arguments: list[str], code: int, told: str
+) -> None:
+    ran = set_(pole, *arguments)
+    assert (ran.code, told in ran.err) == (code, True), ran.err
+    assert ConfigFolder(pole.parent / "config").overrides() == []
+
+
+@pytest.mark.parametrize("duration", ["4", "0h", "h", "8d", "1y", "-1h"])
+def test_a_duration_is_a_number_with_its_unit(pole: Path, duration: str) -> None:
+    assert set_(pole, "device.meter.every", "1.0", to=duration).code == EX_USAGE
+
+
+def test_a_file_of_overrides_that_is_damaged_is_told(pole: Path) -> None:
+    (pole.parent / "config" / "overrides").write_text("[")
+    for ran in (
+        call("config", "show", str(pole)),
+        set_(pole, "device.meter.every", "1.0"),
+        call("override", "end", "a.b", "--config", str(pole)),
+    ):
+        assert (ran.code, "overrides is damaged" in ran.err) == (EX_CONFIG, True)
+
+
+def test_an_override_that_cannot_be_written_is_told(pole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(ConfigFolder, "put", refuse)
+    ran = set_(pole, "device.meter.every", "1.0")
+    assert (ran.code, "cannot be written" in ran.err) == (EX_CANTCREAT, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may write what is another's")
+def test_what_root_writes_is_for_the_gateway_to_read(pole: Path) -> None:
+    os.chown(pole.parent / "config", 1234, 1234)
+    assert set_(pole, "device.meter.every", "1.0").code == 0
+    assert (pole.parent / "config" / "overrides").stat().st_uid == 1234

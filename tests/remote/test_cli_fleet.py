@@ -1,0 +1,153 @@
+"""``polegate fleet``: from keys in files to a document that a pole believes."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway import document, envelope, trust_root
+from gateway.envelope import CONFIG_TYPE, ROOT_TYPE
+from tests.cli_scene import call
+from tests.remote.scene import GOOD
+
+EX_DATAERR, EX_CANTCREAT, EX_CONFIG = 65, 73, 78
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Path:
+    """An operator's folder: keys, a root of trust, and a document that is to be signed."""
+    keys = {}
+    for name in ("r1", "r2", "c1", "c2", "x"):
+        code, out, _ = call("fleet", "keygen", str(tmp_path / name))
+        assert code == 0
+        keys[name] = out.strip()
+    del keys["x"]
+    lines = ["version = 1", "epoch = 1", "[keys]", *(f'{name} = "{key}"' for name, key in keys.items())]
+    for role, names in (
+        ("root", '["r1", "r2"]'),
+        ("fleet", '["c1", "c2"]'),
+        ("pole", '["c1", "c2"]'),
+        ("command", '["c1"]'),
+    ):
+        lines += [f"[roles.{role}]", f"keys = {names}", f"threshold = {1 if role in ('pole', 'command') else 2}"]
+    (tmp_path / "root.toml").write_text("\n".join(lines))
+    (tmp_path / "layer.toml").write_text(GOOD)
+    (tmp_path / "document.toml").write_text(
+        'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "layer.toml"\n[rollout]\nsalt = "r"\npermyriad = 500\n'
+    )
+    assert signed(tmp_path, "root.toml", "root.json", "r1", "r2") == 0
+    return tmp_path
+
+
+def signed(office: Path, what: str, out: str, *keys: str) -> int:
+    arguments = [argument for key in keys for argument in ("--key", str(office / key))]
+    return call("fleet", "sign", str(office / what), *arguments, "--out", str(office / out)).code
+
+
+def test_a_key_is_kept_to_oneself_and_never_overwritten(office: Path) -> None:
+    key = office / "c1"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert len(base64.b64decode((office / "c1.pub").read_text())) == 32
+    before = key.read_bytes()
+    ran = call("fleet", "keygen", str(key))
+    assert (ran.code, key.read_bytes()) == (EX_CANTCREAT, before)
+    assert "name another file" in ran.err
+
+
+def test_operators_sign_one_after_the_other(office: Path) -> None:
+    assert signed(office, "document.toml", "d.json", "c1") == 0
+    alone = call("fleet", "verify", str(office / "d.json"), "--root", str(office / "root.json"))
+    assert alone.code == EX_DATAERR
+    assert "1 of the keys that may sign it signed; it takes 2" in alone.err
+    assert signed(office, "d.json", "d.json", "c2", "c1") == 0
+    both = call("fleet", "verify", str(office / "d.json"), "--root", str(office / "root.json"))
+    assert both.code == 0
+    assert both.out.startswith("fleet seq 7, ")
+    assert "signed by c1, c2\n" + GOOD in both.out
+
+    root = trust_root.first((office / "root.json").read_bytes())
+    sealed = envelope.read((office / "d.json").read_bytes(), CONFIG_TYPE)
+    assert len(sealed.signatures) == 2
+    root.must_sign(sealed, "fleet")
+    found = document.parsed(sealed.payload)
+    assert (found.settings, found.expires - found.issued) == (GOOD, 7 * 86_400)
+    assert found.rollout
+    assert found.rollout.permyriad == 500
+
+
+def test_the_document_in_the_readme_can_be_signed(office: Path) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    shown = readme.split("```toml\n")[2].split("```")[0]
+    (office / "document.toml").write_text(shown)
+    assert signed(office, "document.toml", "d.json", "c1", "c2") == 0
+    assert call("fleet", "verify", str(office / "d.json"), "--root", str(office / "root.json")).code == 0
+
+
+def test_a_command_and_the_next_root_are_signed_alike(office: Path) -> None:
+    (office / "command.toml").write_text(f'pole = "pole-1"\ndo = "cancel"\ntrial = "{"0" * 64}"\n')
+    assert signed(office, "command.toml", "command.json", "c1") == 0
+    told = call("fleet", "verify", str(office / "command.json"), "--root", str(office / "root.json"))
+    assert (told.code, told.out) == (0, f"command to pole pole-1: cancel {'0' * 64}, signed by c1\n")
+
+    text = (office / "root.toml").read_text()
+    (office / "root2.toml").write_text(text.replace("version = 1", "version = 2"))
+    assert signed(office, "root2.toml", "root2.json", "r1") == 0
+    assert call("fleet", "verify", str(office / "root2.json"), "--root", str(office / "root.json")).code == EX_DATAERR
+    assert signed(office, "root2.json", "root2.json", "r2") == 0
+    assert call("fleet", "verify", str(office / "root2.json"), "--root", str(office / "root.json")).code == 0
+    assert json.loads((office / "root2.json").read_text())["payloadType"] == ROOT_TYPE
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "code", "told"),
+    [
+        ('stream = "fleet"\nseq = 7\nsettings = "layer.toml"', "c1", EX_DATAERR, '"valid"'),
+        ('stream = "fleet"\nseq = 0\nvalid = "7d"\nsettings = "layer.toml"', "c1", EX_DATAERR, "no document: seq"),
+        (
+            'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "none.toml"',
+            "c1",
+            EX_DATAERR,
+            "none.toml: No such file",
+        ),
+        (
+            'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "bad.toml"',
+            "c1",
+            EX_CONFIG,
+            "bad.toml:1: cannot be read",
+        ),
+        ('stream = "fleet', "c1", EX_CONFIG, "document.toml:1: cannot be read"),
+        ("a = 1", "c1", EX_DATAERR, 'neither "stream"'),
+        (
+            'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "layer.toml"',
+            "c1.pub",
+            EX_DATAERR,
+            "no key of polegate",
+        ),
+        ('stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "layer.toml"', "none", EX_DATAERR, "none: No such file"),
+        ("version = 1\n[roles]", "c1", EX_DATAERR, "no root of trust"),
+        ('do = "confirm"', "c1", EX_DATAERR, "no command"),
+    ],
+)
+def test_what_cannot_be_signed_is_told(office: Path, text: str, key: str, code: int, told: str) -> None:
+    (office / "bad.toml").write_text("a =")
+    (office / "document.toml").write_text(text)
+    ran = call("fleet", "sign", str(office / "document.toml"), "--key", str(office / key), "--out", str(office / "out"))
+    assert (ran.code, told in ran.err) == (code, True), ran.err
+    assert not (office / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "root", "told"),
+    [
+        ("layer.toml", "root.json", "cannot be read as JSON"),
+        ("d.json", "d.json", "another type"),
+        ("d.json", "none.json", "none.json: No such file"),
+        ("x.json", "root.json", "no key that may sign it has signed it"),
+    ],
+)
+def test_what_cannot_be_verified_is_told(office: Path, what: str, root: str, told: str) -> None:
+    assert signed(office, "document.toml", "d.json", "c1", "c2") == 0
+    assert signed(office, "document.toml", "x.json", "x") == 0
+    ran = call("fleet", "verify", str(office / what), "--root", str(office / root))
+    assert (ran.code, told in ran.err) == (EX_DATAERR, True), ran.err

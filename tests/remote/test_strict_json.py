@@ -1,0 +1,33 @@
+"""JSON of strangers: what is refused before anybody looks at what it says."""
+
+import pytest
+
+from gateway.strict_json import LARGEST_BYTES, MOST_DEPTH, parse
+from gateway.verdict import Code, Rejected
+
+
+def refusal(raw: bytes) -> Rejected:
+    with pytest.raises(Rejected) as refused:
+        parse(raw)
+    return refused.value
+
+
+@pytest.mark.parametrize("raw", [b"[NaN]", b"[Infinity]", b"[-Infinity]", b"[1e400]", b'{"a": {"b": NaN}}'])
+def test_what_is_no_number_is_refused(raw: bytes) -> None:
+    assert "number" in refusal(raw).text
+
+
+def test_depth_is_counted_outside_of_texts() -> None:
+    assert parse(b"[" * MOST_DEPTH + b"]" * MOST_DEPTH)
+    assert "brackets" in refusal(b"[" * (MOST_DEPTH + 1) + b"]" * (MOST_DEPTH + 1)).text
+    assert "brackets" in refusal(b"[" * LARGEST_BYTES).text
+    assert parse(b'["' + b"[" * 100 + b'\\"[[", 1]') == ["[" * 100 + '"[[', 1]
+
+
+def test_a_doubled_key_is_found_at_any_depth() -> None:
+    assert "twice" in refusal(b'{"a": [{"b": 1, "b": 1}]}').text
+
+
+def test_size_is_told() -> None:
+    assert refusal(b" " * (LARGEST_BYTES + 1)).code is Code.TOO_BIG
+    assert refusal(b" " * LARGEST_BYTES).code is Code.PARSE
