@@ -402,6 +402,8 @@ def test_newer_documents_come_while_one_is_probed(tmp_path: Path, first: str) ->
         pole.hear(wanted(first))
         await pole.run(60)
         assert (pole.priority, pole.commit.state.of(MINE).seq) == (8, 6)
+        assert [verdict.seq for verdict in pole.plant.told if verdict.code is Code.COMMITTED] == [6]
+        assert Code.STORAGE not in pole.codes
         assert pole.hear(wanted(GOOD, seq=5)) is Code.STALE
 
     play(scene())
