@@ -30,6 +30,7 @@ class Standing(_Kept):
         why: the same in words.
         tries: trials of it that told nothing.
         active: the document that is in force; "": none.
+        active_epoch: its epoch.
         active_seq: its number.
     """
 
@@ -41,6 +42,7 @@ class Standing(_Kept):
     why: str = ""
     tries: int = 0
     active: str = ""
+    active_epoch: int = 0
     active_seq: int = 0
 
 

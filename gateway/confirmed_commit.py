@@ -142,7 +142,11 @@ class ConfirmedCommit(Generic[Wanted]):
     async def refresh(self) -> None:
         """Apply what is in force where that has changed by itself: an override began or ended."""
         async with self._turn:
-            if self._as_it_is().fingerprint != self.running.fingerprint:
+            try:
+                is_same = self._as_it_is().fingerprint == self.running.fingerprint
+            except (SettingsError, Rejected):
+                is_same = False  # why is told where it is applied
+            if not is_same:
                 await self._reapply()
 
     # --- what comes ---
@@ -151,9 +155,10 @@ class ConfirmedCommit(Generic[Wanted]):
         """Take a document that came; what is done with it, ``tick`` does."""
         if stream not in self.running.streams:
             return self._tell(Verdict("", 0, "", Code.STREAM, "a document of a stream that this pole does not take"))
-        self._early.pop(stream, None)
         try:
-            return self._take(admission.admit(raw, stream, self._trust.root, self.state.of(stream), self._now()))
+            found = admission.admit(raw, stream, self._trust.root, self.state.of(stream), self._now())
+            self._early.pop(stream, None)
+            return self._take(found)
         except Rejected as error:
             if error.code in (Code.WAIT_TIME, Code.NOT_YET):
                 self._early[stream] = raw
@@ -246,6 +251,7 @@ class ConfirmedCommit(Generic[Wanted]):
         if self._plant.utc() is not None:
             for stream, raw in list(self._early.items()):
                 if self._plant.now() >= self._look_at.get(stream, 0.0):
+                    del self._early[stream]
                     self.hear(stream, raw)
 
     # --- before a trial ---
@@ -280,7 +286,7 @@ class ConfirmedCommit(Generic[Wanted]):
                     self._now().known(),
                     agent=self._agent,
                     pole=self._pole,
-                    in_force=lambda other: self.state.of(other).active_seq,
+                    in_force=self._number_in_force,
                 )
                 terms = found.trial
             return await self._begin(stream, terms)
@@ -293,12 +299,18 @@ class ConfirmedCommit(Generic[Wanted]):
         self._tell(Verdict(stream, standing.seq, standing.sha, code, text))
         return False
 
+    def _number_in_force(self, stream: str) -> int:
+        standing = self.state.of(stream)
+        return standing.active_seq if standing.active_epoch == self._trust.root.epoch else 0
+
     async def _begin(self, stream: str, terms: TrialTerms) -> bool:
         """Validate, probe, write down, apply."""
         standing = self.state.of(stream)
         wanted = self._with(stream, standing.sha)
         if wanted.fingerprint == self.running.fingerprint:
-            self._ledger.save(self.state.with_stream(stream, _active(standing, standing.sha, standing.seq)))
+            self._ledger.save(
+                self.state.with_stream(stream, _active(standing, standing.sha, standing.epoch, standing.seq))
+            )
             self._running = wanted
             self._tell(Verdict(stream, standing.seq, standing.sha, Code.NOOP, "nothing changes; it is in force"))
             return True
@@ -346,7 +358,7 @@ class ConfirmedCommit(Generic[Wanted]):
             await self._roll_back(code, text)
 
     def _commit(self, trial: Trial) -> tuple[Code, str]:
-        standing = _active(self.state.of(trial.stream), trial.sha, trial.seq)
+        standing = _active(self.state.of(trial.stream), trial.sha, trial.epoch, trial.seq)
         try:
             self._ledger.save(self.state.with_stream(trial.stream, standing).but(trial=None))
         except OSError as error:
@@ -432,9 +444,9 @@ class ConfirmedCommit(Generic[Wanted]):
         return self._ledger.tell(verdict)
 
 
-def _active(standing: Standing, sha: str, seq: int) -> Standing:
+def _active(standing: Standing, sha: str, epoch: int, seq: int) -> Standing:
     waits = standing.waits and standing.sha != sha  # a newer one came meanwhile
-    return standing.but(active=sha, active_seq=seq, waits=waits, tries=0)
+    return standing.but(active=sha, active_epoch=epoch, active_seq=seq, waits=waits, tries=0)
 
 
 def _ended(standing: Standing, code: Code, text: str) -> Standing:

@@ -290,6 +290,19 @@ def test_while_the_clock_is_not_set_it_waits_and_needs_not_come_again(tmp_path: 
     play(scene())
 
 
+def test_garbage_does_not_push_aside_what_waits_for_the_clock(tmp_path: Path) -> None:
+    async def scene() -> None:
+        pole = await Pole(tmp_path).started()
+        pole.plant.clock = None
+        pole.hear(good())
+        assert pole.hear(b"") is Code.PARSE
+        pole.plant.clock = NOW - 1000.0
+        await pole.run(60)
+        assert pole.priority == 7
+
+    play(scene())
+
+
 def test_what_comes_before_its_time_waits_for_it(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()

@@ -13,7 +13,7 @@ from gateway.override import Override
 from gateway.plant import Unfit
 from gateway.settings_layers import Configuration
 from gateway.verdict import Code
-from tests.remote.operator import NOW, command, document
+from tests.remote.operator import NOW, command, document, root
 from tests.remote.scene import (
     BAD_BAUD,
     BAD_BROKER,
@@ -243,6 +243,22 @@ def test_with_the_broker_away_it_is_tried_again_and_then_works(tmp_path: Path) -
 # --- starts and stops ---
 
 
+def test_an_override_that_is_looked_at_while_the_file_is_impossible_is_told(tmp_path: Path) -> None:
+    async def scene() -> None:
+        pole = await Pole(tmp_path).started()
+        profiles = tmp_path / "profiles"
+        profiles.mkdir()
+        (profiles / "eastron-sdm630.toml").write_text("damaged =")
+        pole.overrides = [override("1")]
+        await pole.commit.refresh()
+        assert pole.codes == [Code.APPLY]
+        (profiles / "eastron-sdm630.toml").unlink()
+        await pole.run(2)
+        assert pole.priority == 1
+
+    play(scene())
+
+
 def test_a_second_power_cut_in_the_trial_ends_it(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
@@ -386,6 +402,8 @@ def test_newer_documents_come_while_one_is_probed(tmp_path: Path, first: str) ->
         pole.hear(wanted(first))
         await pole.run(60)
         assert (pole.priority, pole.commit.state.of(MINE).seq) == (8, 6)
+        assert [verdict.seq for verdict in pole.plant.told if verdict.code is Code.COMMITTED] == [6]
+        assert Code.STORAGE not in pole.codes
         assert pole.hear(wanted(GOOD, seq=5)) is Code.STALE
 
     play(scene())
@@ -514,6 +532,22 @@ def test_one_that_requires_another_waits_for_it(tmp_path: Path) -> None:
         pole.hear(wanted(GOOD, stream="fleet", seq=3), "fleet")
         await pole.run(60)
         assert pole.codes[2:] == [Code.OK, Code.COMMITTED, Code.COMMITTED]
+        assert pole.priority == 8
+
+    play(scene())
+
+
+def test_what_is_required_is_a_number_of_the_same_epoch(tmp_path: Path) -> None:
+    async def scene() -> None:
+        pole = await Pole(tmp_path).started()
+        pole.hear(wanted(GOOD, stream="fleet", seq=3), "fleet")
+        await pole.run(30)
+        assert pole.commit.hear_root(root(version=2, epoch=2)) is Code.COMMITTED
+        pole.hear(wanted(BETTER, epoch=2, requires={"fleet": 3}))
+        await pole.run(30)
+        assert pole.codes[-1] is Code.DEFERRED_REQUIRES
+        pole.hear(wanted(GOOD + "# again", stream="fleet", seq=3, epoch=2), "fleet")
+        await pole.run(60)
         assert pole.priority == 8
 
     play(scene())

@@ -1,6 +1,8 @@
 """What is signed, before anything in it is believed."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -114,3 +116,8 @@ def test_size_comes_first() -> None:
 def test_what_is_no_private_key_is_told(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         type(KEYS["c1"])(text.encode("latin-1"))
+
+
+def test_a_pole_that_is_not_configured_over_the_air_does_not_carry_the_library() -> None:
+    code = "import sys, gateway.app, gateway.remote, gateway.settings_layers; sys.exit('cryptography' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # our own

@@ -260,9 +260,9 @@ def test_a_cleared_document_stays_in_force(tmp_path: Path, broker: Broker) -> No
             await operator.publish(DESIRED, document("new", trial=TERMS))
             await operator.hears("COMMITTED")
             await operator.publish(DESIRED, b"")
-            await operator.publish(DESIRED, b"[", retain=False)  # comes behind it
-            await operator.hears("PARSE")
+            await operator.publish(DESIRED, document("other", seq=2, signers=["x"]), retain=False)  # comes behind it
+            await operator.hears("SIG")
             assert plant.applied[-1].layers == {f"pole/{POLE}": "new"}
-            assert [verdict.code.name for verdict in plant.told[-2:]] == ["COMMITTED", "PARSE"]
+            assert [verdict.code.name for verdict in plant.told[-2:]] == ["COMMITTED", "SIG"]
 
     play(scene)
