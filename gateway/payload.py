@@ -7,7 +7,7 @@ import zstandard
 
 SMALL_BYTES = 200  # below, compression makes it longer
 LEVEL = 6  # a fifth less on the wire and the flash than 3, for a quarter of a microsecond a value
-MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
+MAGIC = zstandard.FRAME_HEADER
 _compressor = zstandard.ZstdCompressor(level=LEVEL)
 
 
