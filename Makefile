@@ -69,7 +69,7 @@ soak: $(READY) debian-test  ## the long proofs: kills, power cuts, a week offlin
 fuzz: $(READY) debian-test  ## any input at all, new each time: twenty times what make test tries, some ten minutes
 	FUZZ=20 $(BIN)/pytest -n 2 -m hypothesis --timeout 1800
 
-test-clusters: $(READY) debian-clusters  ## poles at clusters of NATS and RabbitMQ whose nodes are killed; some five minutes
+test-clusters: $(READY) debian-clusters  ## poles at clusters of NATS and RabbitMQ whose nodes are killed; some six minutes
 	$(BIN)/pytest -m clusters tests/clusters
 
 deb: $(READY)  ## the Debian packages of all architectures, in dist/

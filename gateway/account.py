@@ -53,7 +53,6 @@ class Account:
         self._note = note
         self._keep = keep
         self._known: set[str] = set()
-        self._without: set[str] = set()
         self._told = False
         self._logged_at: dict[str, int] = {}
 
@@ -105,13 +104,13 @@ class Account:
             value = None
         self._health.latest[name] = value
         if value is None:
-            if name not in self._without:
-                self._without.add(name)
+            if name not in self._health.without:
+                self._health.without.add(name)
                 kept[f"{name}/{QUALITY}"] = Quality(REJECTED, "no-reading")
             return
         kept[name] = value
-        if name in self._without:
-            self._without.remove(name)
+        if name in self._health.without:
+            self._health.without.remove(name)
             kept[f"{name}/{QUALITY}"] = Quality(ACCEPTED, "ok")
 
     def _recover(self, kept: dict[str, int | float | bool | str | Quality], at: int) -> None:

@@ -6,61 +6,62 @@ once is sent, and what is left is on the disk before the process ends.
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from drivers.contract import Advertised, Asked, Driver, OnPort, Streamed
-from gateway import status_socket
+from drivers.contract import Driver
+from gateway import shares, status_socket
 from gateway.account import QUALITY, Account
 from gateway.backfill import Backfill, Pace
-from gateway.buffer import LONGEST_ANSWER_S, Buffer
-from gateway.catalogue import Catalogue, Site
+from gateway.buffer import Buffer
+from gateway.catalogue import Catalogue
 from gateway.clock import Clock
+from gateway.crew import Crew
 from gateway.forward import Forward
 from gateway.health import DeviceHealth
 from gateway.journal import Journal
 from gateway.keep_time import keep_time
-from gateway.line import Line, LinePort, Tap, Wire
-from gateway.listen import Ear
-from gateway.mqtt_link import Broker, Refused, UplinkDown
+from gateway.mqtt_link import Link, Refused, UplinkDown
 from gateway.notify import notify, watchdog_s
 from gateway.pack import Packer
-from gateway.pack_room import Terms
 from gateway.pack_sql import SqlError
+from gateway.plant import Echo
 from gateway.pole_state import VERSION, PoleState
-from gateway.poll import LONGEST_PAUSE_S, poll
+from gateway.progress import progress_of
 from gateway.reading import Pack, Reading
+from gateway.reload import Reload
 from gateway.replay import Replay
 from gateway.report import Report, last_will
-from gateway.serial_wire import SerialWire
-from gateway.settings import Settings
+from gateway.settings import DatasetSettings, Settings
 from gateway.signs import Certificate, Signs
-from gateway.tcp_wire import TcpWire
 from gateway.tell_alarms import tell_alarms
 from gateway.tell_losses import tell_losses
 from gateway.tell_watchdog import Watched, tell_watchdog
 from gateway.timeline import Timeline
-from gateway.tls import TlsFiles
-from gateway.uplink import LONGEST_ROUND_S, Uplink
+from gateway.trial_file import TrialFile
+from gateway.uplink import Uplink
 
 # The end takes 5 s at the most, whatever the broker and bluetoothd do; radio and mqtt_link take 1 s each
 LAST_SENDS_S = 1.5
 GOODBYE_S = 0.5
-LONGEST_LOOK_S = 600.0  # a driver may wait for its device for minutes: a fan runs before the first sample
 NS = 1_000_000_000
 
 Job = Coroutine[Any, Any, None]
 log = structlog.get_logger()
 
 
-async def run(settings: Settings) -> None:
-    """Run the gateway until SIGTERM or SIGINT. Raises BufferUnusable."""
+async def run(settings: Settings, read: Callable[[], Settings]) -> None:
+    """Run the gateway until SIGTERM or SIGINT. Raises BufferUnusable.
+
+    Args:
+        settings: with which it starts.
+        read: reads them anew, upon SIGHUP. Raises SettingsError.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -68,7 +69,8 @@ async def run(settings: Settings) -> None:
     journal = Journal(runtime_folder(), clock.boot)
     buffer = _buffer(settings, clock, journal)
     await buffer.open(clock.boot, clock.now(), clock.utc_offset() if clock.synchronised() else None)
-    pole = Pole(settings, clock, buffer, journal)
+    pole = Pole(settings, clock, buffer, journal, read)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, pole.reload.ask)
     try:
         await pole.go_on()
         await pole.run(stop)
@@ -83,9 +85,15 @@ async def run(settings: Settings) -> None:
 
 
 class Pole:
-    """All the parts of one run, wired."""
+    """All the parts of one run, wired. It is also the plant on which another configuration is tried.
 
-    def __init__(self, settings: Settings, clock: Clock, buffer: Buffer, journal: Journal) -> None:
+    A device keeps its health for as long as the gateway runs, also where its section changes: its counts are since the
+    start, and what was wrong with it is wrong until it gives values again.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Clock, buffer: Buffer, journal: Journal, read: Callable[[], Settings]
+    ) -> None:
         """Make the parts; nothing runs yet."""
         root = settings.root
         topic = f"{root.uplink.prefix}/{root.pole.id}"
@@ -93,24 +101,48 @@ class Pole:
         self._clock = clock
         self._buffer = buffer
         self._journal = journal
-        self._health = {device.id: DeviceHealth() for device in settings.devices}
-        best, *others = brokers_of(settings)
+        self._ever: dict[str, DeviceHealth] = {}
+        self._health: dict[str, DeviceHealth] = {}
+        self._take_health()
+        self._names: Mapping[str, str] = {}  # of devices that were renamed by the last change
+        self._gave = self._good()  # looks that gave values, at the last change
+        self.reload = Reload(
+            self,
+            settings,
+            read=read,
+            cannot=shares.needs_restart,
+            digest=shares.digest,
+            uplink_within=lambda settings: settings.root.reload.uplink_within,
+            file=TrialFile(root.buffer.path.with_name("trial.json")),
+            now=clock.now,
+        )
+        best, *others = shares.brokers(settings)
         self._uplink = Uplink(best, last_will(topic), others)
+        self._backfill = Backfill(Pace(*root.uplink.pace))
         self._forward = Forward(
             buffer,
             self._uplink,
             topic=lambda dataset: f"{topic}/data/{dataset}",
             payload=Timeline(lambda: buffer.epochs).payload,
-            backfill=Backfill(Pace(*root.uplink.pace)),
+            backfill=self._backfill,
         )
         self._replay = Replay(buffer, self._uplink, topic=topic, send=self._forward.send_once)
         self._topic = topic
-        terms = {name: _terms(settings, name) for name in {device.home for device in settings.devices}}
         self._catalogue = Catalogue(
-            root.pole.id, settings.devices, terms, site=_site(settings), prefix=root.uplink.prefix
+            root.pole.id,
+            settings.devices,
+            shares.licences(settings),
+            site=shares.site(settings),
+            prefix=root.uplink.prefix,
         )
         self._state = PoleState(
-            clock=clock, uplink=self._uplink, buffer=buffer, journal=journal, health=self._health, refused=self._refused
+            clock=clock,
+            uplink=self._uplink,
+            buffer=buffer,
+            journal=journal,
+            health=self._health,
+            refused=self._refused,
+            standing=self.reload.standing,
         )
         self._signs = Signs(
             clock,
@@ -120,6 +152,7 @@ class Pole:
             dead=lambda: buffer.depth.set_aside,
             refused=lambda: self._forward.refused,
             certificate=self._certificate,
+            verdict=lambda: self.reload.verdict,
         )
         self._report = Report(
             self._uplink, self._catalogue, topic=topic, state=self._state.now, matters=self._state.what_matters
@@ -128,7 +161,7 @@ class Pole:
             root.pole.id,
             epoch=buffer.epoch,
             after=buffer.after,
-            rhythm=settings.dataset,
+            rhythm=self._rhythm,
             catalogue=self._catalogue,
             clock=clock,
             put=buffer.put,
@@ -154,18 +187,81 @@ class Pole:
         """Run all jobs until ``stop``, then end them in order."""
         async with asyncio.TaskGroup() as group:
             carriers = [group.create_task(job) for job in self._carriers()]
-            collectors = [group.create_task(job) for job in self._collectors()]
+            self._crew = Crew(group.create_task, self._account)
+            self._crew.enlist(shares.roster(self._settings))
+            reloading = group.create_task(self.reload.run())
             log.info("started", version=VERSION, epoch=self._buffer.epoch, devices=len(self._settings.devices))
             notify("READY=1\nSTATUS=running")
             await stop.wait()
             notify("STOPPING=1")
-            await _end(collectors)
+            await _end([reloading])
+            await self._crew.end()
             self.packer.seal_all()
             await self._last_sends()
             with contextlib.suppress(SqlError, OSError):  # it is tried again, and told, at the end
                 await self._buffer.barrier()
             await _end(carriers)
         await self._say_goodbye()
+
+    async def apply(self, configuration: Settings, before: Echo) -> None:
+        """Run that from now on; what is equal is not touched. See :class:`gateway.plant.Plant`, as of all below."""
+        old, new = self._settings, configuration
+        roster = shares.roster(new)
+        await self._crew.dismiss(roster)
+        self.packer.seal_those(shares.touched(old, new))  # while the catalogue still knows what they hold
+        self._names = shares.renamed(old, new)
+        self._settings = new
+        self._catalogue.change(new.devices, shares.licences(new), shares.site(new))
+        self._buffer.change(shares.terms(new))
+        self._take_health()
+        self._gave = self._good()
+        self._backfill.change(Pace(*new.root.uplink.pace))
+        if shares.brokers(new) != shares.brokers(old):
+            self._uplink.change(shares.brokers(new), self._proof(before) if before.taken else None)
+        self._crew.enlist(roster)
+
+    def healthy(self) -> frozenset[str]:
+        """Name the devices whose last look gave values."""
+        return frozenset(name for name, health in self._health.items() if health.good and not health.lapse)
+
+    def waits_for(self, devices: Collection[str]) -> dict[str, float]:
+        """Return which of some devices gave nothing since the last change, and the seconds each may take."""
+        names = {self._names.get(name, name) for name in devices}
+        good = self._good()
+        return {
+            device.id: shares.patience_s(self._settings, device)
+            for device in self._settings.devices
+            if device.id in names and good[device.id] == self._gave[device.id]
+        }
+
+    async def echo(self) -> Echo:
+        """Publish the state and read it back."""
+        if not self._uplink.up:
+            return Echo(taken=False, came_back=False, why=self._uplink.trouble)
+        if self._uplink.astray:
+            return Echo(taken=False, came_back=False, why=self._uplink.astray)
+        return await self._report.echo(await self._uplink.link())
+
+    def _proof(self, before: Echo) -> Callable[[Link], Awaitable[str]]:
+        async def lacks(link: Link) -> str:
+            echo = await self._report.echo(link)
+            return echo.why if echo.falls_short_of(before) else ""
+
+        return lacks
+
+    def _take_health(self) -> None:
+        for device in self._settings.devices:
+            self._ever.setdefault(device.id, DeviceHealth())
+        self._health.clear()
+        self._health.update((device.id, self._ever[device.id]) for device in self._settings.devices)
+
+    def _good(self) -> dict[str, int]:
+        return {name: health.good for name, health in self._health.items()}
+
+    def _account(self, device: Driver) -> Account:
+        health = self._health[device.id]
+        health.latest.clear()  # it may be another kind of device by now
+        return Account(device, health=health, now=self._clock.now, note=self._catalogue.note, keep=self._accept)
 
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]
@@ -189,47 +285,16 @@ class Pole:
         return jobs
 
     def _progress(self) -> list[Watched]:
-        """Tell how far each job is. What waits for the broker by its nature is not here."""
-        devices = self._settings.devices
-        return [
-            Watched("buffer", self._buffer.answers, LONGEST_ANSWER_S),
-            Watched("uplink", self._uplink.rounds, LONGEST_ROUND_S),
-            *self._radio_progress(),
-            *(Watched(f"device {each.id}", self._health[each.id].looks, _longest(each, devices)) for each in devices),
-        ]
-
-    def _collectors(self) -> list[Job]:
-        lines = {
-            device.port: line_of(self._settings, device.port)
-            for device in self._settings.devices
-            if isinstance(device, OnPort)
-        }
-        jobs: list[Job] = [line.run() for line in lines.values()]
-        heard = []
-        for device in self._settings.devices:
-            account = Account(
-                device,
-                health=self._health[device.id],
-                now=self._clock.now,
-                note=self._catalogue.note,
-                keep=self._accept,
-            )
-            if isinstance(device, Asked):
-                port = LinePort(lines[device.port], device.place(), device.timeout)
-                jobs.append(poll(device, port, account))
-            elif isinstance(device, Streamed):
-                ear = Ear(device, account)
-                lines[device.port].stream(ear.seek, device.LONGEST, ear.frame)
-                jobs.append(ear.listen(lines[device.port].trouble))
-            elif isinstance(device, Advertised):
-                heard.append((device.address, Ear(device, account)))
-        return jobs + (self._radio_jobs(heard) if heard else [])
+        return progress_of(self._settings.devices, self._health, self._buffer, self._uplink, self._crew.radio)
 
     def _refused(self) -> dict[str, str]:
         return {dataset: refusal.text for dataset, refusal in self._forward.refused.items()}
 
     def _certificate(self) -> Certificate:
         return Certificate(self._uplink.state["certificate_expires"], self._uplink.certificate_trouble)
+
+    def _rhythm(self, dataset: str) -> DatasetSettings:
+        return self._settings.dataset(dataset)
 
     def _seal_for_commit(self) -> None:
         if not self._uplink.up:  # all that waits goes to the disk in one commit, not soon after in another
@@ -242,15 +307,6 @@ class Pole:
     def _within(self, pack: Pack) -> float:
         age = (self._clock.now() - pack.taken) / NS
         return max(0.0, self._settings.dataset(pack.dataset).commit_within - age)
-
-    def _radio_jobs(self, heard: list[tuple[str, Ear]]) -> list[Job]:
-        from gateway import radio as door  # noqa: PLC0415  # bleak takes 8 MB that a pole without Bluetooth keeps
-
-        radio = door.Radio(self._settings.root.bluetooth.adapter)
-        self._radio_progress = lambda: [Watched("bluetooth", radio.rounds, door.LONGEST_ROUND_S)]
-        for address, ear in heard:
-            radio.hear(address, ear.advert)
-        return [radio.run(), *(ear.listen(radio.trouble) for _, ear in heard)]
 
     async def _last_sends(self) -> None:
         if not self._uplink.up:
@@ -276,69 +332,20 @@ def runtime_folder() -> Path | None:
     return Path(folder.split(":")[0]) if folder else None
 
 
-def line_of(settings: Settings, name: str, tap: Tap | None = None) -> Line:
-    """Make the line of a [port] section. ``tap`` sees all bytes."""
-    port = settings.root.port[name]
-    wire: Wire = TcpWire(*port.tcp) if port.tcp else SerialWire(port.path, settings.line(name))
-    return Line(name, wire, tap=tap)
-
-
-def brokers_of(settings: Settings) -> list[Broker]:
-    """Tell where the brokers are and how to get in, the best first."""
-    uplink = settings.root.uplink
-    files = TlsFiles(ca=uplink.ca_file, cert=uplink.cert_file, key=uplink.key_file)
-    return [
-        Broker(
-            host=broker.host,
-            port=broker.port,
-            tls=files if broker.tls else None,
-            path=broker.path,
-            client=settings.root.pole.id,
-            username=uplink.username or settings.root.pole.id,
-            password_file=uplink.password_file,
-        )
-        for broker in uplink.brokers
-    ]
-
-
 def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
     options = settings.root.buffer
-    names = {*settings.root.dataset, *(device.home for device in settings.devices)}
-    terms = {name: settings.dataset(name) for name in names}
     history_ns = options.history_s * NS
     return Buffer(
         options.path,
         options.max_bytes,
-        terms={name: Terms(dataset.priority, dataset.when_full) for name, dataset in terms.items()},
+        terms=shares.terms(settings),
         journal=journal,
         disk_first=options.durability == "disk-first",
         forget_before=(lambda: clock.now() + clock.utc_offset() - history_ns) if history_ns else None,
     )
 
 
-def _site(settings: Settings) -> Site:
-    pole = settings.root.pole
-    return Site(pole.description, pole.latitude, pole.longitude)
-
-
-def _terms(settings: Settings, dataset: str) -> dict[str, str]:
-    terms = settings.dataset(dataset)
-    facts = {"owner": terms.owner, "licence": terms.licence, "access": terms.access}
-    return {key: fact for key, fact in facts.items() if fact}
-
-
-def _longest(device: Driver, devices: Iterable[Driver]) -> float:
-    """Return the seconds in which a look at a device must have come to an end, whatever became of it."""
-    if isinstance(device, Streamed | Advertised):
-        return 3 * device.SILENT_AFTER_S + LONGEST_LOOK_S
-    if not isinstance(device, Asked):
-        return math.inf
-    turns = sum(5.0 + 10 * other.timeout for other in devices if isinstance(other, Asked) and other.port == device.port)
-    return device.every + LONGEST_PAUSE_S + turns + LONGEST_LOOK_S
-
-
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    if tasks:  # a pole without devices has no collectors
-        await asyncio.wait(tasks)
+    await asyncio.wait(tasks)

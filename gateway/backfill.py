@@ -26,6 +26,7 @@ class Backfill:
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
+        self._window = 0
         self._loop = asyncio.get_running_loop()
         self._allow: Callable[[int], None] = lambda _: None
         self._most = self._going = 0
@@ -40,7 +41,13 @@ class Backfill:
             allow: takes how many packs of the backlog may be taken until it is called again.
         """
         self._allow = allow
-        self._most = max(1, int(window * self._pace.share)) if self._pace.bytes_per_s is None else 1
+        self._window = window
+        self.change(self._pace)
+
+    def change(self, pace: Pace) -> None:
+        """Allow that much from now on."""
+        self._pace = pace
+        self._most = max(1, int(self._window * pace.share)) if pace.bytes_per_s is None else 1
         self._tell()
 
     def sends(self, size: int) -> None:

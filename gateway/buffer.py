@@ -20,7 +20,6 @@ wait are committed together, so every row is older than every pack in RAM.
 
 import asyncio
 import contextlib
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,16 +29,16 @@ import structlog
 from gateway.frame import number_of
 from gateway.held import Depth, Held, up_to
 from gateway.journal import Journal, Left
-from gateway.pack_ahead import AHEAD, Ahead, Waiting
+from gateway.pack_ahead import AHEAD
 from gateway.pack_disk import Disk
 from gateway.pack_file import PackFile
+from gateway.pack_outgoing import RETRY_S, Outgoing
 from gateway.pack_room import HISTORY, SET_ASIDE, URGENT, Terms
 from gateway.pack_sql import Contents, Dropped, Loss, Mended, Row, SqlError, Written, loss_of, victim_of
 from gateway.reading import Pack
 from gateway.timeline import Epoch
 
 DELETE_WITHIN_S = 60.0  # acknowledged rows leave by then even if nothing else is written
-RETRY_S = 5.0
 RAM_BYTES = 32 * 1024 * 1024
 COMMIT_BYTES = 80 * 1024  # so that the log of the file stays as large as it was made
 VERIFY_PAUSE_S = 0.1
@@ -80,8 +79,7 @@ class Buffer:
             forget_before: tells when a pack of the history was taken that may go now, nanoseconds since 1970; None:
                 there is no history.
         """
-        self._terms = terms or {}
-        self._urgent = frozenset(name for name, terms in self._terms.items() if terms.priority == URGENT)
+        self._terms = dict(terms or {})  # the file looks into it too
         self._journal = journal or Journal(None, "")
         self._disk_first = disk_first
         self._forget_before = forget_before
@@ -92,19 +90,22 @@ class Buffer:
             on_mend=self._mended,
             in_ram=self._journal.folder,
         )
-        self._rows = Waiting(self._disk.read, self._urgent)
-        self._old = math.inf  # packs of the backlog that may still be taken
         self._loop = asyncio.get_running_loop()
-        self._work = asyncio.Event()
         self._changed = asyncio.Event()
         self._fewer = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._readable, self._unread = True, False
         self._ram: dict[int, Held] = {}
-        self._out: dict[int, Held] = {}
         self._history: dict[int, Held] = {}
         self._leaving: set[int] = set()
         self._aside: dict[int, Row] = {}
+        self._outgoing = Outgoing(
+            self._disk,
+            self._ram,
+            urgent=_urgent(self._terms),
+            disk_first=disk_first,
+            leaves=lambda number: number in self._leaving or number in self._aside,
+            damaged=self._damaged,
+        )
         self._leave_by = math.inf
         self._losses: list[Loss] = []
         self._count = 0
@@ -142,6 +143,11 @@ class Buffer:
         """
         await self._disk.open(boot, started, utc)
 
+    def change(self, terms: Mapping[str, Terms]) -> None:
+        """Let datasets fare by these terms from now on; what is not named fares as before."""
+        self._terms.update(terms)
+        self._outgoing.hurry(_urgent(self._terms))
+
     async def restore(self, left: Left, within: Callable[[Pack], float]) -> None:
         """Take what the run before had accepted and not settled.
 
@@ -168,46 +174,29 @@ class Buffer:
 
     async def take(self, limit: int) -> list[Held]:
         """Wait for packs that are not taken, and take up to ``limit``: the urgent, then the live, then the old."""
-        rows = self._rows
-        while True:
-            self._work.clear()  # before looking: what comes while the file is read is not missed
-            held = self._from_ram(limit, urgent=True)
-            held += await self._from_file(rows.urgent, limit - len(held))
-            held += self._from_ram(limit - len(held), urgent=False)
-            held += await self._from_file(rows.live, limit - len(held))
-            old = await self._from_file(rows.backlog, min(limit - len(held), self._old))
-            self._old -= len(old)
-            for each in old:
-                each.old = True
-            if held or old:
-                return held + old
-            if not (self._can_read(rows.urgent, rows.live) or (self._old > 0 and self._can_read(rows.backlog))):
-                await self._work.wait()
+        return await self._outgoing.take(limit)
 
     def begin_backlog(self) -> None:
         """A link came up: what is on the disk now is the backlog."""
-        self._rows.begin_backlog(number_of(self.epoch, self._count))
-        self._work.set()
+        self._outgoing.begin_backlog(number_of(self.epoch, self._count))
 
     def allow_backlog(self, packs: int) -> None:
         """Say how many packs of the backlog may be taken from now on; without a word there is no limit."""
-        self._old = packs
-        self._work.set()
+        self._outgoing.allow_backlog(packs)
 
     def rest(self, dataset: str) -> None:
         """Give no packs of a dataset until it is resumed."""
-        self._rows.rest(dataset)
+        self._outgoing.rest(dataset)
 
     def resume(self, dataset: str) -> None:
         """Give them again."""
-        self._rows.resume(dataset)
-        self._work.set()
+        self._outgoing.resume(dataset)
 
     def acknowledge(self, held: Held) -> None:
         """The pack is safe with the broker: it leaves."""
         if held.left:  # it gave way meanwhile
             return
-        del self._out[held.number]
+        del self._outgoing.out[held.number]
         held.left = True
         self.depth.packs -= 1
         self.depth.readings -= held.pack.readings
@@ -229,7 +218,7 @@ class Buffer:
         """
         if held.left:
             return
-        del self._out[held.number]
+        del self._outgoing.out[held.number]
         held.left = True
         self.depth.packs -= 1
         self.depth.readings -= held.pack.readings
@@ -248,13 +237,8 @@ class Buffer:
 
     def release(self, held: Held) -> None:
         """The pack was not acknowledged: it is to be taken again."""
-        if held.left:
-            return
-        del self._out[held.number]
-        held.taken = False
-        if held.stored:
-            self._rows.again(held.number, held.pack.dataset)
-        self._work.set()
+        if not held.left:
+            self._outgoing.release(held)
 
     def after(self, dataset: str) -> str:
         """Tell the last pack of a dataset that is known from before this epoch, as "epoch:n"; "" for none."""
@@ -361,7 +345,7 @@ class Buffer:
         self.depth.stored += contents.packs
         self.depth.readings += contents.readings
         self.depth.set_aside = contents.set_aside
-        self._rows.opened(contents.waiting)
+        self._outgoing.opened(contents.waiting)
 
     def _add(self, held: Held) -> None:
         if self._disk_first:
@@ -369,7 +353,7 @@ class Buffer:
         self._ram[held.number] = held
         self.depth.packs += 1
         self.depth.readings += held.pack.readings
-        self._work.set()
+        self._outgoing.came()
         self._changed.set()
 
     async def _commit(self) -> None:
@@ -427,53 +411,8 @@ class Buffer:
                 self._leave(held.number)
                 continue
             self.depth.stored += 1
-            if not held.taken:
-                self._rows.came(held.number, held.pack.dataset)
         self._journal.settled(held.number for held in stored)
-        self._work.set()
-
-    def _from_ram(self, limit: int, *, urgent: bool) -> list[Held]:
-        if self._disk_first and self._disk.is_open:
-            return []
-        ready = (
-            held
-            for held in self._ram.values()
-            if not held.taken
-            and held.pack.dataset not in self._rows.resting
-            and (held.pack.dataset in self._urgent) == urgent
-        )
-        some = list(itertools.islice(ready, limit))
-        self._take(some)
-        return some
-
-    async def _from_file(self, rows_of: Ahead, limit: float) -> list[Held]:
-        """Take rows from the file that are neither taken nor leaving; none for a while where it cannot be read."""
-        if limit <= 0 or not self._can_read(rows_of):
-            return []
-        try:
-            rows, damaged = await rows_of.take(int(limit), self._waits)
-        except (SqlError, OSError) as error:
-            self._disk.tell(str(error))
-            self._readable, self._unread = False, True
-            self._loop.call_later(RETRY_S, self._read_again)
-            return []
-        if self._unread:
-            self._unread = False
-            self._disk.tell("")
-        self._damaged(damaged)
-        held = [Held(row.id, row.pack, stored=True) for row in rows]
-        self._take(held)
-        return held
-
-    def _waits(self, number: int) -> bool:
-        return not (number in self._out or number in self._leaving or number in self._aside)
-
-    def _can_read(self, *rows: Ahead) -> bool:
-        return self._readable and any(some.has_some for some in rows)
-
-    def _read_again(self) -> None:
-        self._readable = True
-        self._work.set()
+        self._outgoing.came(held for held in stored if not held.left)
 
     def _damaged(self, rows: Sequence[Dropped]) -> None:
         self.depth.stored -= len(rows)
@@ -481,19 +420,14 @@ class Buffer:
 
     def _mended(self, there: set[int]) -> None:
         """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
-        for held in list(self._out.values()):
+        for held in list(self._outgoing.out.values()):
             if held.stored and held.number not in there:
                 held.stored = False
                 self._ram[held.number] = held
         waiting = there - self._leaving
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)
-        self._rows.again_all()
-
-    def _take(self, batch: Iterable[Held]) -> None:
-        for held in batch:
-            held.taken = True
-            self._out[held.number] = held
+        self._outgoing.again_all()
 
     def _leave(self, number: int) -> None:
         self._leaving.add(number)
@@ -531,9 +465,7 @@ class Buffer:
         if not lost:
             return
         ids = {row.id for row in lost}
-        for number in ids & self._out.keys():
-            self._out.pop(number).left = True
-        self._rows.drop(ids)
+        self._outgoing.drop(ids)
         readings = sum(row.readings for row in lost)
         self.depth.packs -= len(lost)
         self.depth.readings -= readings
@@ -545,3 +477,7 @@ class Buffer:
         if self._loop.time() >= self._tell_after:  # while the file is full that goes on with each commit
             log.warning("packs had to give way", packs=self._untold, since_start=self.depth.dropped)
             self._untold, self._tell_after = 0, self._loop.time() + LOG_PAUSE_S
+
+
+def _urgent(terms: Mapping[str, Terms]) -> frozenset[str]:
+    return frozenset(name for name, of_it in terms.items() if of_it.priority == URGENT)

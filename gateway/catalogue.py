@@ -52,15 +52,24 @@ class Catalogue:
             prefix: what all topics begin with.
         """
         self._pole = pole
+        self._prefix = prefix
+        self._devices: dict[str, Driver] = {}
+        self._units: dict[tuple[str, str], str] = {}
+        self._hashes: dict[str, str] = {}
+        self.change(devices, terms, site)
+
+    def change(self, devices: Iterable[Driver], terms: Mapping[str, Mapping[str, str]], site: Site) -> None:
+        """Describe these from now on. What was seen of a device that is equal still holds."""
+        before = self._devices
         self._devices = {device.id: device for device in devices}
         self._terms = terms
         self._site = site
-        self._prefix = prefix
-        self._units: dict[tuple[str, str], str] = {}
-        self._hashes: dict[str, str] = {}
-        for device in self._devices.values():
-            for channel in device.expected():
-                self._describe(device, channel)
+        equal = {name for name, device in self._devices.items() if device == before.get(name)}
+        self._units = {(device, channel): unit for (device, channel), unit in self._units.items() if device in equal}
+        self._hashes.clear()
+        for name in self._devices.keys() - equal:
+            for channel in self._devices[name].expected():
+                self._describe(self._devices[name], channel)
 
     @property
     def datasets(self) -> list[str]:

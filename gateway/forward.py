@@ -14,14 +14,16 @@ all others, like 0x97 quota     the dataset rests, from a second to a minute, lo
 ==============================  ===================================================================================
 
 A pack on which the link dies ``DEATHS`` times is suspected, and sent alone, a large one in parts as well: brokers of
-3.1.1 end the link on what is too large for them. If the link dies again it is set aside.
-A death counts against a pack that was under way only if the broker ended the link, or answered all else but this pack:
-where the network is gone no pack is to blame.
+3.1.1 end the link on what is too large for them. If a link dies again that was good until then, it is set aside.
+A death counts against a pack that was under way only if the broker ended the link, or acknowledged others meanwhile:
+where the network is gone, or a cluster takes minutes to find itself, no pack is to blame. Nor is one on a link on which
+another was refused: mosquitto 2.0.11 with ``max_queued_messages 0`` ends a link for that.
 
 The backlog, what lay on the disk when the link came up, is sent beside live packs at a rate of its own.
 """
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +35,7 @@ from gateway.backfill import Backfill
 from gateway.buffer import Buffer
 from gateway.held import Held
 from gateway.mqtt_link import (
+    ACK_S,
     NOT_AUTHORISED,
     PACKET_TOO_LARGE,
     Cut,
@@ -92,10 +95,13 @@ class Forward:
         self._backfill = backfill
         self._loop = asyncio.get_running_loop()
         self._pauses = random.Random()  # noqa: S311  # spreads what is tried again, keeps no secret
+        self._link: Link
+        self._up = asyncio.Event()
         self._fewer = asyncio.Event()
         self._going = 0
         self._group: asyncio.TaskGroup
         self._resting: set[str] = set()
+        self._last_refusal: Link | None = None
         self._refusals: Counter[str] = Counter()
         self._deaths: Counter[int] = Counter()
         self.refused: dict[str, Refusal] = {}
@@ -103,20 +109,26 @@ class Forward:
     async def run(self) -> None:
         """Send for ever."""
         self._buffer.allow_backlog(0)
-        last: Link | None = None
         async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self._follow_links())
             while True:
-                link = await self._uplink.link()
-                if link is not last:
-                    last = link
-                    self._begin(link)
+                await self._up.wait()
+                link = self._link
                 await link.until_free()
                 if link.ended.done():
-                    await link.broken()  # until the uplink has seen it too, it hands out this link again
+                    await link.broken()  # lets _follow_links see it too
                     continue
                 for held in await self._buffer.take(max(1, link.free)):
                     await link.until_free()  # meanwhile others may have sent
                     await self._start(link, held)
+
+    async def _follow_links(self) -> None:
+        """Begin with each link anew, also while nobody has anything to send."""
+        while True:
+            link = await self._uplink.link()
+            self._begin(link)
+            await link.broken()  # until the uplink has seen it too, it hands out this link again
+            self._up.clear()
 
     async def send_once(self, link: Link, pack: Pack) -> None:
         """Send a pack that is not live. Raises UplinkDown, Refused."""
@@ -128,6 +140,8 @@ class Forward:
             await self._send_in_parts(link, pack, old=True)
 
     def _begin(self, link: Link) -> None:
+        self._link = link
+        self._up.set()
         self._buffer.begin_backlog()
         self._backfill.begin(link.window, self._buffer.allow_backlog)
 
@@ -140,10 +154,15 @@ class Forward:
             await self._fewer.wait()
 
     async def _start(self, link: Link, held: Held) -> None:
-        if not self._uplink.up:  # it went while there was nothing to send; on the next link this may be backlog
+        if link.ended.done():  # maybe while there was nothing to send; on the next link this is another matter
             self._buffer.release(held)
         elif self._is_suspect(held):
             await self._none_going()
+            with contextlib.suppress(
+                TimeoutError
+            ):  # the pole's state goes out on each link, and shows whether it is good
+                async with asyncio.timeout(ACK_S):
+                    await link.until_acked()
             self._send(link, held)
             await self._none_going()
         else:
@@ -168,7 +187,7 @@ class Forward:
         if isinstance(error, Refused) and error.code == PACKET_TOO_LARGE:
             self._divide(link, held, 2)
         else:
-            self._settle(held, error)
+            self._settle(link, held, error)
 
     def _divide(self, link: Link, held: Held, parts: int) -> None:
         self._group.create_task(self._send_divided(link, held, parts))
@@ -177,9 +196,9 @@ class Forward:
         try:
             await self._send_in_parts(link, held.pack, old=held.old, parts=parts)
         except (UplinkDown, Refused) as error:
-            self._settle(held, error)
+            self._settle(link, held, error)
         else:
-            self._settle(held, None)
+            self._settle(link, held, None)
 
     async def _send_in_parts(self, link: Link, pack: Pack, *, old: bool, parts: int = 2) -> None:
         """Send a pack in parts, in twice as many until the broker finds none too large. Raises UplinkDown, Refused."""
@@ -202,7 +221,7 @@ class Forward:
         encoding = "zstd" if is_packed(payload) else ""
         return Message(self._topic(pack.dataset), payload, content_type=SENML, encoding=encoding, backfill=old)
 
-    def _settle(self, held: Held, error: BaseException | None) -> None:
+    def _settle(self, link: Link, held: Held, error: BaseException | None) -> None:
         """Deal with what became of a pack."""
         self._going -= 1
         self._fewer.set()
@@ -211,11 +230,12 @@ class Forward:
         if error is None:
             self._was_taken(held)
         elif isinstance(error, Refused):
+            self._last_refusal = link
             self._was_refused(held, error)
-        elif isinstance(error, Cut | NotAcknowledged):
-            self._link_died_on(held, error)
+        elif isinstance(error, Cut | NotAcknowledged) and link is not self._last_refusal:
+            self._link_died_on(link, held, error)
         else:
-            self._buffer.release(held)
+            self._not_sent(held)
 
     def _was_taken(self, held: Held) -> None:
         dataset = held.pack.dataset
@@ -255,7 +275,15 @@ class Forward:
         self._resting.discard(dataset)
         self._buffer.resume(dataset)
 
-    def _link_died_on(self, held: Held, error: UplinkDown) -> None:
+    def _not_sent(self, held: Held) -> None:
+        if self._is_suspect(held):  # it was alone, and nothing is proved: the others wait no longer
+            del self._deaths[held.number]
+        self._buffer.release(held)
+
+    def _link_died_on(self, link: Link, held: Held, error: UplinkDown) -> None:
+        if self._is_suspect(held) and not link.acked:  # a broker that acknowledges nothing proves nothing
+            self._not_sent(held)
+            return
         self._deaths[held.number] += 1
         tries = len(SUSPECT_PARTS) if len(held.pack.blob) > LARGE_BYTES else 1
         if self._deaths[held.number] < DEATHS + tries:

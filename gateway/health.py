@@ -24,6 +24,7 @@ class DeviceHealth:
         text: the lapse in words.
         hint: what to do.
         latest: last value of each channel, for people at the pole.
+        without: channels of which it was told that they have no reading.
     """
 
     looks: int = 0
@@ -36,6 +37,7 @@ class DeviceHealth:
     text: str = ""
     hint: str = ""
     latest: dict[str, Any] = field(default_factory=dict)
+    without: set[str] = field(default_factory=set)
 
     @property
     def trouble(self) -> str:

@@ -125,6 +125,11 @@ class Line:
         """
         self._take = lambda: self._cut(seek, longest, take)
 
+    def hush(self) -> None:
+        """Hand over nothing more: the line belongs to those who ask again."""
+        self._take = None
+        self._buffer.clear()
+
     def trouble(self) -> DeviceError | None:
         """Tell why nothing is heard: the port is gone, or what came since the last frame or call holds none."""
         if self._gone is not None:
@@ -291,12 +296,22 @@ class LinePort:
         self._line = line
         self._place = place
         self._timeout = timeout
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.transport = line.transport
 
     async def ask(self, request: bytes, seek: Seek, *, size: int, tagged: bool = False) -> bytes:
         """Send and return the answer; see :meth:`drivers.contract.Port.ask`."""
         within = self._timeout + self._line.seconds_for(size)
-        return await self._line.exchange(self._place, request, seek, within, tagged=tagged)
+        self._idle.clear()
+        try:
+            return await self._line.exchange(self._place, request, seek, within, tagged=tagged)
+        finally:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until the device is not being asked: who stops then leaves no answer that others would speak into."""
+        await self._idle.wait()
 
     async def wait(self, seconds: float) -> None:
         """Let time pass; the line is free meanwhile."""

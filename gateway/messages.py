@@ -74,6 +74,27 @@ class DeviceState(Content):
     trouble: str = Field("", description="The same in words, with what to do.")
 
 
+class VerdictState(Content):
+    """What came of a configuration that was to take the place of another."""
+
+    result: Literal["accepted", "refused", "rolled-back", "unproven"] = Field(
+        description='"refused": it has faults and was not tried. "rolled-back": it was tried and did not work. '
+        '"unproven": the gateway ended while it was tried, and was started with it.'
+    )
+    digest: str = Field(description="Stands for its content; empty where it could not be read.")
+    why: str = Field("", description="In words; empty where it was accepted.")
+    at: float = Field(description="When, by the pole's clock.")
+
+
+class ConfigurationState(Content):
+    """Which configuration runs."""
+
+    digest: str = Field(description="Stands for its content.")
+    since: float = Field(description="Since when it runs.")
+    trial: float | None = Field(None, description="Seconds that its trial may still take; left out without one.")
+    last: VerdictState | None = Field(None, description="The last verdict, where there was one since the start.")
+
+
 class State(Content):
     """How the pole is. Retained; published on change and once a minute."""
 
@@ -87,6 +108,7 @@ class State(Content):
     clock: Clock = Field(description="Whether the kernel holds the time of day for right.")
     uplink: UplinkState
     buffer: BufferState
+    configuration: ConfigurationState
     devices: dict[str, DeviceState]
 
 
@@ -104,17 +126,20 @@ class Alarm(Content):
     its epoch: once ``state`` shows another, those of older ones mean nothing.
     """
 
-    event: Literal["device", "uplink", "buffer", "clock"] = Field(description="Its class, the last level of the topic.")
+    event: Literal["device", "uplink", "buffer", "clock", "configuration"] = Field(
+        description="Its class, the last level of the topic."
+    )
     id: str = Field(description="The same from raise to clear, and when it is told again.")
     state: Literal["raise", "clear"]
     subject: str = Field(
         description='Id of the device; dataset that the broker does not take, or "certificate"; "buffer", or "dead": '
-        'packs that no broker takes; "clock".'
+        'packs that no broker takes; "clock"; "configuration".'
     )
     code: str = Field(
         description="What is wrong, in a word. Of a device one of the words of quality records; of the buffer "
         "disk-full, read-only, not-writable, or damaged, which is mended by then; of such packs dead-letters; of a "
-        "dataset not-authorised or refused; of the certificate expires or not-renewed; of the clock unsynchronised."
+        "dataset not-authorised or refused; of the certificate expires or not-renewed; of the clock unsynchronised; "
+        "of the configuration not-taken or rolled-back, until one is accepted."
     )
     text: str = Field(description="The same in words.")
     hint: str = Field("", description="What to do.")

@@ -33,11 +33,13 @@ import paho.mqtt.client as paho
 from aiomqtt.types import PahoSocket
 from paho.mqtt._packet import PubackPacket, decode_puback
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 HANDSHAKE_S = 10.0
 AHEAD_BYTES = 4096
+BACKFILL = "backfill", "1"
 SHORT_PUBACK = {2, 3}  # bytes of one without properties
 KEEPALIVE_TIMEOUT = 0x8D  # what paho makes of a ping without an answer
 
@@ -81,7 +83,6 @@ class Client(aiomqtt.Client):
         """
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            self.abort()
             raise asyncio.CancelledError
 
     @property
@@ -201,6 +202,30 @@ class _Paho(paho.Client):
 def _puback(reason: bytes, version: int) -> PubackPacket:
     """Decode what a PUBACK says beside the number of its message."""
     return decode_puback(paho.PUBACK, bytes(2) + reason, MQTTProtocolVersion(version))
+
+
+class _Packed(Properties):
+    """Properties that are written once: the same few are sent again and again."""
+
+    def __init__(self, properties: Properties) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+        object.__setattr__(self, "_bytes", properties.pack())  # type: ignore[no-untyped-call]  # paho's
+
+    def pack(self) -> bytes:
+        packed: bytes = object.__getattribute__(self, "_bytes")
+        return packed
+
+
+@functools.lru_cache(maxsize=64)
+def properties_of(content_type: str, encoding: str, backfill: bool) -> Properties:  # noqa: FBT001  # a key of the cache
+    """Return what is told of a message to readers of MQTT 5; see :class:`gateway.mqtt_link.Message`."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+    properties.ContentType = content_type
+    if encoding:
+        properties.UserProperty = ("ce", encoding)
+    if backfill:
+        properties.UserProperty = BACKFILL
+    return _Packed(properties)
 
 
 class _ReadAhead:

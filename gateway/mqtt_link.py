@@ -7,6 +7,7 @@ mends those of the connection, and here it is those of messages:
   refusal is :class:`Refused`.
 * When the link breaks, those who wait for a PUBACK are not told. Here they are, at once.
 * A broker's Receive Maximum is not kept; overrunning it ends the link. Here it is kept, whoever sends.
+* All that comes lies in one queue, for one reader. Here each who subscribes hears his own topics.
 
 With TLS 1.3 a broker refuses a certificate after the handshake, which looks like a broker of another MQTT version
 that ends the connection. The alert that came with it tells them apart.
@@ -18,7 +19,7 @@ The subclass overrides private methods, so the versions are pinned closely.
 """
 
 import asyncio
-import functools
+import contextlib
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -27,12 +28,11 @@ from typing import Any
 import aiomqtt
 import paho.mqtt.client as paho
 from aiomqtt.exceptions import MqttConnectError
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway import secret_file, tls
-from gateway.mqtt_client import Client
+from gateway.mqtt_client import BACKFILL, Client, properties_of
 from gateway.secret_file import Unusable
 from gateway.tls import HandshakeFailed, Tls, TlsFiles
 
@@ -42,8 +42,7 @@ MOST_UNHEARD = 100  # messages to us that wait; more are dropped
 WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
-NOBODY = None, 0.0
-BACKFILL = "backfill", "1"
+NOBODY = None, 0.0, 0
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
 # Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
 UNSUPPORTED_VERSION = 0x84
@@ -66,7 +65,7 @@ class Cut(UplinkDown):
 
 
 class NotAcknowledged(UplinkDown):
-    """The broker left this message without an acknowledgement, not other packets without an answer."""
+    """The broker left this message without an acknowledgement while it acknowledged others."""
 
 
 class NotAuthorised(UplinkDown):
@@ -170,12 +169,21 @@ class Received:
     backfill: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ear:
+    """One who hears some topics, and what he did not hear yet."""
+
+    topics: tuple[str, ...]
+    heard: "asyncio.Queue[Received]"
+
+
 class Link(Client):
     """One connection.
 
     Attributes:
         version: of MQTT.
         window: messages that may be without a PUBACK at a time.
+        acked: messages that were acknowledged so far.
     """
 
     def __init__(
@@ -217,14 +225,18 @@ class Link(Client):
             clean_session=None if version == Version.V5 else True,
             clean_start=True if version == Version.V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
             logger=_quiet,
-            max_queued_incoming_messages=unheard,
         )
+        self._unheard = unheard
+        self._ears: list[_Ear] = []
         self._broker = broker
         self.version = version
         self.window = WINDOW
         self._tells = version == Version.V5
         self._largest: int | None = None
-        self._acks: dict[int, tuple[asyncio.Future[None], float]] = {}  # with when it was sent; the oldest first
+        self._acks: dict[
+            int, tuple[asyncio.Future[None], float, int]
+        ] = {}  # when it was sent, how many were acknowledged
+        self.acked = 0
         self._slot_is_free = asyncio.Event()
         self._senders = 0  # that wait for a slot
         self._watch: asyncio.TimerHandle | None = None
@@ -259,7 +271,11 @@ class Link(Client):
         except asyncio.CancelledError:
             self.give_up()
             raise
-        self.must_not_be_cancelled()
+        try:
+            self.must_not_be_cancelled()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         if ended.done():  # aiomqtt has made a new one, which nothing would ever end
             self._disconnected = ended
             raise UplinkDown(self.why())
@@ -267,6 +283,7 @@ class Link(Client):
     async def close(self) -> None:
         """Disconnect in order: the broker does not send the will."""
         if not self._disconnected.done():
+            self.silent = True
             self._client.disconnect()
             await asyncio.wait([self._disconnected], timeout=CLOSE_S)
         self.abort()
@@ -300,10 +317,10 @@ class Link(Client):
         size = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
         if self._largest is not None and size > self._largest:
             raise Refused(f"the broker takes {self._largest} bytes, this has {size}", PACKET_TOO_LARGE)
-        properties = _properties(message.content_type, message.encoding, message.backfill) if self._tells else None
+        properties = properties_of(message.content_type, message.encoding, message.backfill) if self._tells else None
         sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         ack: asyncio.Future[None] = self._loop.create_future()
-        self._acks[sent.mid] = ack, self._loop.time()
+        self._acks[sent.mid] = ack, self._loop.time(), self.acked
         if self._watch is None:
             self._watch = self._loop.call_later(ACK_S, self._look_at_oldest)
         return ack
@@ -318,29 +335,51 @@ class Link(Client):
         while self.free <= 0 and not self._disconnected.done():
             await self._change()
 
+    async def until_acked(self) -> None:
+        """Return when the broker has acknowledged anything, or when the link is broken."""
+        while not self.acked and not self._disconnected.done():
+            await self._change()
+
     async def _change(self) -> None:
         self._slot_is_free.clear()
         await self._slot_is_free.wait()
 
     async def hear(self, *topics: str) -> AsyncGenerator[Received, None]:
-        """Subscribe, and give what comes.
+        """Subscribe, and give what comes on these topics; unsubscribe in the end.
 
         Raises:
             UplinkDown: the link broke.
             Refused: the broker does not let us subscribe.
         """
+        ear = _Ear(topics, asyncio.Queue(self._unheard))
+        self._ears.append(ear)
         try:
             codes = await self.subscribe([(topic, 1) for topic in topics], timeout=ACK_S)
             self.must_not_be_cancelled()
             if (worst := max(map(_code_of, codes))) >= REFUSAL:
                 raise Refused(f"the broker refuses a subscription with reason 0x{worst:02x}", worst)
-            async for message in self.messages:
-                payload = message.payload
-                assert isinstance(payload, bytes)  # noqa: S101  # what comes is; what goes may be more
-                backfill = BACKFILL in getattr(message.properties, "UserProperty", ())
-                yield Received(str(message.topic), payload, message.retain, backfill)
+            while True:
+                yield await self._next(ear.heard)
         except aiomqtt.MqttError as error:
             raise UplinkDown(self.why()) from error
+        finally:
+            self._ears.remove(ear)
+            if not self._disconnected.done():
+                self._client.unsubscribe(list(topics))
+
+    async def _next(self, heard: "asyncio.Queue[Received]") -> Received:
+        """Wait for what comes. Raises UplinkDown where the link breaks and nothing more is left."""
+        if heard.empty():
+            coming = asyncio.ensure_future(heard.get())
+            try:
+                ends: tuple[asyncio.Future[Any], ...] = (coming, self._disconnected)
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
+                    return coming.result()
+            finally:
+                coming.cancel()
+            raise UplinkDown(self.why())
+        return heard.get_nowait()
 
     @property
     def ended(self) -> asyncio.Future[None]:
@@ -377,15 +416,14 @@ class Link(Client):
     def _look_at_oldest(self) -> None:
         """End the link where a message is too long without a PUBACK."""
         self._watch = None
-        ack, sent_at = next(iter(self._acks.values()), NOBODY)
+        ack, sent_at, acked_then = next(iter(self._acks.values()), NOBODY)
         if ack is None:
             return
         left = sent_at + ACK_S - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look_at_oldest)
             return
-        no_ping_waits = self._client._ping_t == 0  # noqa: SLF001  # nothing public tells it
-        kind = NotAcknowledged if no_ping_waits else UplinkDown  # KEEPALIVE_S is less than ACK_S
+        kind = NotAcknowledged if self.acked > acked_then else UplinkDown
         if not ack.done():
             ack.set_exception(kind(f"the broker did not acknowledge within {ACK_S:.0f} s"))
         self.abort()
@@ -394,7 +432,7 @@ class Link(Client):
         disconnected.exception()  # it is told to those who wait, below
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError(self.why()))
-        for ack, _ in self._acks.values():
+        for ack, *_ in self._acks.values():
             if not ack.done():
                 ack.set_exception((UplinkDown if self.silent else Cut)(self.why()))
         self._acks.clear()
@@ -416,6 +454,29 @@ class Link(Client):
         self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
         self._largest = getattr(properties, "MaximumPacketSize", None)
 
+    def _on_message(
+        self,
+        client: paho.Client,  # noqa: ARG002  # aiomqtt's signature
+        userdata: Any,  # noqa: ANN401, ARG002
+        message: paho.MQTTMessage,
+    ) -> None:
+        backfill = BACKFILL in getattr(message.properties, "UserProperty", ())
+        received = Received(message.topic, bytes(message.payload), message.retain, backfill)
+        for ear in self._ears:
+            if any(paho.topic_matches_sub(topic, received.topic) for topic in ear.topics):
+                with contextlib.suppress(asyncio.QueueFull):
+                    ear.heard.put_nowait(received)
+
+    def _on_unsubscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401
+        mid: int,
+        reason_codes: list[ReasonCode],
+        properties: Properties | None = None,
+    ) -> None:
+        """Take no notice: nobody waits for it."""
+
     def _on_publish(
         self,
         client: paho.Client,  # noqa: ARG002  # aiomqtt's signature
@@ -424,7 +485,8 @@ class Link(Client):
         reason_code: ReasonCode,
         properties: Properties,  # noqa: ARG002
     ) -> None:
-        ack, _ = self._acks.pop(mid, NOBODY)
+        self.acked += 1
+        ack, *_ = self._acks.pop(mid, NOBODY)
         if ack is None or ack.done():
             return
         self._slot_is_free.set()
@@ -433,29 +495,6 @@ class Link(Client):
             ack.set_exception(Refused(f"the broker refuses with reason 0x{code:02x}", code))
         else:
             ack.set_result(None)
-
-
-class _Packed(Properties):
-    """Properties that are written once: the same few are sent again and again."""
-
-    def __init__(self, properties: Properties) -> None:
-        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
-        object.__setattr__(self, "_bytes", properties.pack())  # type: ignore[no-untyped-call]  # paho's
-
-    def pack(self) -> bytes:
-        packed: bytes = object.__getattribute__(self, "_bytes")
-        return packed
-
-
-@functools.lru_cache(maxsize=64)
-def _properties(content_type: str, encoding: str, backfill: bool) -> _Packed:  # noqa: FBT001  # a key of the cache
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
-    properties.ContentType = content_type
-    if encoding:
-        properties.UserProperty = ("ce", encoding)
-    if backfill:
-        properties.UserProperty = BACKFILL
-    return _Packed(properties)
 
 
 def _code_of(reason: ReasonCode | int | None) -> int:

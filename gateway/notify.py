@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 
 
 def notify(state: str) -> None:
@@ -14,6 +15,12 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
     except OSError:  # the manager is gone or does not read: its loss, not the pole's
         return
+
+
+def notify_reloading() -> None:
+    """Tell that the configuration is read again; ``READY=1`` ends it."""
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notify(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
 
 def watchdog_s() -> float | None:

@@ -6,7 +6,7 @@ uplink it goes on until it must be on the disk: larger packs and fewer commits s
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from gateway.catalogue import Catalogue
@@ -122,6 +122,11 @@ class Packer:
     def seal_all(self) -> None:
         """Seal all that is open: the gateway stops."""
         for dataset in list(self._open):
+            self.seal(dataset)
+
+    def seal_those(self, datasets: Collection[str]) -> None:
+        """Seal what is open of some datasets: from now on they are packed, or described, in another way."""
+        for dataset in self._open.keys() & set(datasets):
             self.seal(dataset)
 
     def _labels(self, dataset: str, number: int, *, certain: bool) -> dict[str, int | str]:

@@ -105,9 +105,14 @@ class Waiting:
         self._urgent = urgent
         self._newest_old = 0
         self.resting: dict[str, int] = {}
-        self.urgent = Ahead(read, lambda: Which(only=urgent - self.resting.keys()))
-        self.live = Ahead(read, lambda: Which(without=urgent | self.resting.keys()))
-        self.backlog = Ahead(read, lambda: Which(up_to=self._newest_old, without=urgent | self.resting.keys()))
+        self.urgent = Ahead(read, lambda: Which(only=self._urgent - self.resting.keys()))
+        self.live = Ahead(read, lambda: Which(without=self._urgent | self.resting.keys()))
+        self.backlog = Ahead(read, lambda: Which(up_to=self._newest_old, without=self._urgent | self.resting.keys()))
+
+    def hurry(self, urgent: frozenset[str]) -> None:
+        """Give rows of these datasets before all from now on."""
+        self._urgent = urgent
+        self.again_all()
 
     def begin_backlog(self, newest: int) -> None:
         """A link came up: all rows up to that one are backlog from now on."""

@@ -5,11 +5,14 @@ to be damaged is mended and the work done again. On a file system that may only 
 """
 
 import asyncio
+import contextlib
+import queue
 import random
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -64,7 +67,7 @@ class Disk:
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
         self._epoch = 0
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, "buffer")
+        self._thread = OneThread(self._loop)
         self.is_open = False
         self.trouble = ""
         self.mended: Mended | None = None
@@ -210,3 +213,43 @@ class Disk:
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._thread, work)
+
+
+class OneThread(Executor):
+    """One thread: what it does it does in turn. A pool of one would cost half as much again for each piece of work."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
+        self._jobs = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="buffer", daemon=True)
+        self._thread.start()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any) -> asyncio.Future[T]:  # type: ignore[override]  # noqa: ANN401
+        """Have it done; ``run_in_executor`` takes a future of its own loop as it is."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put((future, fn, args))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # Executor's
+        """End the thread, once all is done that it was given."""
+        del cancel_futures
+        self._jobs.put(None)
+        if wait:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while job := self._jobs.get():
+            future, work, args = job
+            try:
+                settle, outcome = future.set_result, work(*args)
+            except BaseException as error:  # noqa: BLE001  # it belongs to whoever awaits the future
+                settle, outcome = future.set_exception, error
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_settle, future, settle, outcome)
+            del job, future, settle, outcome  # they would live until the next
+
+
+def _settle(future: asyncio.Future[Any], settle: Callable[[Any], None], outcome: object) -> None:
+    if not future.done():  # cancelled meanwhile
+        settle(outcome)

@@ -29,7 +29,6 @@ from gateway.pack_room import (
 )
 from gateway.pack_sql import (
     ALL,
-    PAGE_BYTES,
     WAL_BYTES,
     Contents,
     Dropped,
@@ -42,7 +41,7 @@ from gateway.pack_sql import (
     is_damage,
     loss_of,
     one,
-    pages_for,
+    room_for,
     transaction,
     victim_of,
 )
@@ -69,16 +68,16 @@ class PackFile:
         Args:
             path: the database; its folder is made where it is not there.
             max_bytes: how large the file and its WAL may become.
-            terms: by dataset, who gives way.
+            terms: by dataset, who gives way; it may change.
             history: acknowledged packs stay while there is room.
         """
         self.path = path
-        self._most_pages = self._max_pages = (max_bytes - WAL_BYTES) // PAGE_BYTES
+        self._most_bytes = self._max_bytes = max_bytes - WAL_BYTES
         self._ballast = path.with_name(f"{path.name}.ballast")
-        self._room = Room(terms or {})
+        self._room = Room(terms if terms is not None else {})
         self._history = history
         self._batches = itertools.count(1)
-        self._epoch = 0
+        self._epoch = self._page_bytes = 0
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
         self._sql: sqlite3.Connection
 
@@ -109,7 +108,7 @@ class PackFile:
         """Mend the file that turned out to be damaged while it was open.
 
         Returns:
-            What was found, and the numbers of all rows that there are now.
+            What was found, and the numbers of the rows that wait.
         """
         self._sql.close()
         pack_mend.set_aside(self.path)
@@ -117,7 +116,7 @@ class PackFile:
         self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (self._epoch, *self._beginning))
         mended = self._take_over(why, NOTHING)
         self._count()
-        return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack")}
+        return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack WHERE level >= 0")}
 
     def take_over(self, copy: Path) -> Contents:
         """Insert what a copy has that is not here. Raises OSError."""
@@ -152,6 +151,7 @@ class PackFile:
 
     def _connect(self) -> sqlite3.Connection:
         sql = connect(self.path)
+        self._page_bytes = one(sql, "PRAGMA page_size")
         self._lay_ballast()
         return sql
 
@@ -274,7 +274,8 @@ class PackFile:
                 rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
                 self._insert(rows)
                 self._note_counts()
-                pack_sql.add_losses(self._sql, losses)
+                if losses:
+                    pack_sql.add_losses(self._sql, losses)
         except BaseException:
             self._room.restore(saved)
             raise
@@ -363,7 +364,7 @@ class PackFile:
 
     def used_bytes(self) -> int:
         """Return the bytes of the pages in use."""
-        return self._used_pages() * PAGE_BYTES
+        return (self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")) * self._page_bytes
 
     def close(self) -> None:
         """Close it. The log goes with that, and is grown again by the next who opens it."""
@@ -390,7 +391,7 @@ class PackFile:
     def _make_room(self, rows: list[Row]) -> tuple[list[Row], list[Dropped], set[int]]:
         dropped: list[Dropped] = []
         refused: set[int] = set()
-        while rows and self._used_pages() + pages_for(rows) > self._max_pages:
+        while rows and self.used_bytes() + room_for(rows) > self._max_bytes:
             least = self._room.least()
             new = min(rows, key=self._refused_first)
             if least is not None and least <= self._rank(new):
@@ -444,19 +445,16 @@ class PackFile:
             return
         with contextlib.suppress(OSError), self._ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)  # allocates, writes nothing
-        self._max_pages = self._most_pages
+        self._max_bytes = self._most_bytes
 
     def _gave_up_ballast(self, error: sqlite3.OperationalError) -> bool:
         """Where the disk is full, free the ballast, and let the file not grow beyond what it is. Tell whether."""
         if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._ballast.exists():
             return False
         self._ballast.unlink()
-        self._max_pages = min(self._max_pages, self._one("PRAGMA page_count"))
+        self._max_bytes = min(self._max_bytes, self._one("PRAGMA page_count") * self._page_bytes)
         self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return True
-
-    def _used_pages(self) -> int:
-        return self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
 
     def _one(self, query: str, *parameters: object) -> int:
         return one(self._sql, query, *parameters)

@@ -1,9 +1,10 @@
 """Reading a buffer's file without SQLite: what is in it, whatever happened to it. It never writes.
 
-A database is pages of 1 KiB. The packs lie in *leaf* pages of tables: a head, an array of pointers to cells, and the
-cells; what does not fit into a cell goes on in a chain of *overflow* pages. None of that needs the tree above it: every
-page that looks like a leaf is read, and a frame's checksum says whether what was read is a pack. Pages of the free
-list are left out where page 1 still tells which they are, else packs that have left would come back.
+A database is pages of 512 bytes, of 1 KiB where an older gateway made it; its head tells, and its log. The packs lie in
+*leaf* pages of tables: a head, an array of pointers to cells, and the cells; what does not fit into a cell goes on in a
+chain of *overflow* pages. None of that needs the tree above it: every page that looks like a leaf is read, and a
+frame's checksum says whether what was read is a pack. Pages of the free list are left out where page 1 still tells
+which they are, else packs that have left would come back.
 
 The write-ahead log holds newer versions of pages. The log counts up to the last commit whose chain of checksums holds,
 as SQLite has it; behind a damaged place there may be more, so for a damaged file the rest is looked through as well.
@@ -20,12 +21,11 @@ from typing import BinaryIO, NamedTuple, Self
 from gateway import frame
 from gateway.reading import Pack
 
-PAGE = 1024
+SQLITE = b"SQLite format 3\0"
+SIZES = (512, 1024)  # of pages; so large are those of a file whose head is lost
 WAL_HEAD, FRAME_HEAD = 32, 24
 WAL_MAGIC = 0x377F0682  # and 1 more where the checksums are big-endian
 LEAF = 0x0D
-MOST_LOCAL = PAGE - 35  # bytes of a row that lie in its cell, section 1.6
-LEAST_LOCAL = (PAGE - 12) * 32 // 255 - 23
 INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # by serial type, section 2.1
 LEVEL, FRAME = 5, 6  # columns of the table ``pack``
 COLUMNS = 7
@@ -46,6 +46,7 @@ class Raw:
     """A file as it lies there; ``with`` gives it back.
 
     Attributes:
+        page_bytes: how large a page is.
         damaged: rows that were there and are no packs any more.
         commits_beyond: how many commits the log tells of behind its last sound one.
     """
@@ -59,9 +60,12 @@ class Raw:
         """
         self.damaged = 0
         self._base = _opened(path)
-        self._base_pages = os.fstat(self._base.fileno()).st_size // PAGE if self._base else 0
         self._log = _log_of(path)
-        committed, rest, self.commits_beyond = _newer(self._log)
+        page = self.page_bytes = _page_bytes(self._base, self._log)
+        self._most_local = page - 35  # bytes of a row that lie in its cell, section 1.6
+        self._least_local = (page - 12) * 32 // 255 - 23
+        self._base_pages = os.fstat(self._base.fileno()).st_size // page if self._base else 0
+        committed, rest, self.commits_beyond = _newer(self._log, page)
         self._newer = committed | rest if beyond else committed
         self._leaves: Iterable[int] = sorted(rest) if beyond else range(1, self.pages() + 1)
 
@@ -86,19 +90,14 @@ class Raw:
     def _page(self, number: int) -> bytes:
         at = self._newer.get(number)
         if at is not None:
-            return self._log[at : at + PAGE]
-        if self._base is None:
-            return b""
-        try:
-            return os.pread(self._base.fileno(), PAGE, (number - 1) * PAGE)
-        except OSError:  # a block that the flash does not give any more
-            return b""
+            return self._log[at : at + self.page_bytes]
+        return _read(self._base, self.page_bytes, (number - 1) * self.page_bytes)
 
     def _in_leaf(self, page: bytes) -> Iterator[Found]:
-        if len(page) < PAGE or page[0] != LEAF:
+        if len(page) < self.page_bytes or page[0] != LEAF:
             return
         count = int.from_bytes(page[3:5], "big")
-        for index in range(min(count, (PAGE - 8) // 2)):
+        for index in range(min(count, (self.page_bytes - 8) // 2)):
             at = int.from_bytes(page[8 + 2 * index : 10 + 2 * index], "big")
             try:
                 found = self._in_cell(page, at)
@@ -131,19 +130,20 @@ class Raw:
 
     def _record(self, page: bytes, at: int, size: int) -> bytes:
         """Put a row together from its cell and its overflow pages."""
-        if size <= MOST_LOCAL:
+        if size <= self._most_local:
             return page[at : at + size]
-        local = LEAST_LOCAL + (size - LEAST_LOCAL) % (PAGE - 4)
-        local = local if local <= MOST_LOCAL else LEAST_LOCAL
+        room = self.page_bytes - 4
+        local = self._least_local + (size - self._least_local) % room
+        local = local if local <= self._most_local else self._least_local
         parts = [page[at : at + local]]
         following = int.from_bytes(page[at + local : at + local + 4], "big")
         missing = size - local
         while missing > 0:
             overflow = self._page(following) if following else b""
-            if len(overflow) < PAGE:
+            if len(overflow) < self.page_bytes:
                 raise frame.Damaged("its rest is not there")
             parts.append(overflow[4 : 4 + missing])
-            missing -= PAGE - 4
+            missing -= room
             following = int.from_bytes(overflow[:4], "big")
         return b"".join(parts)
 
@@ -151,15 +151,15 @@ class Raw:
         """Return the pages of the free list, where page 1 tells."""
         head = self._page(1)
         free: set[int] = set()
-        if not head.startswith(b"SQLite format 3\0"):
+        if not head.startswith(SQLITE):
             return free
         trunk = int.from_bytes(head[32:36], "big")
         while trunk and trunk not in free and trunk <= self.pages():
             free.add(trunk)
             page = self._page(trunk)
-            if len(page) < PAGE:
+            if len(page) < self.page_bytes:
                 break
-            count = min(int.from_bytes(page[4:8], "big"), PAGE // 4 - 2)
+            count = min(int.from_bytes(page[4:8], "big"), self.page_bytes // 4 - 2)
             free.update(struct.unpack_from(f">{count}I", page, 8))
             trunk = int.from_bytes(page[:4], "big")
         return free
@@ -217,6 +217,34 @@ def _opened(path: Path) -> BinaryIO | None:
         return None
 
 
+def _read(file: BinaryIO | None, size: int, at: int) -> bytes:
+    """Return what lies there; b"" where there is nothing, or a block that the flash does not give any more."""
+    try:
+        return os.pread(file.fileno(), size, at) if file else b""
+    except OSError:
+        return b""
+
+
+def _page_bytes(base: BinaryIO | None, log: bytes) -> int:
+    """Return how large the pages are, as a head tells; where both are lost, as most leaves would have it."""
+    head = _read(base, WAL_HEAD, 0)
+    if head.startswith(SQLITE) and (told := int.from_bytes(head[16:18], "big")) in SIZES:
+        return told
+    if int.from_bytes(log[:4], "big") & ~1 == WAL_MAGIC and (told := int.from_bytes(log[8:12], "big")) in SIZES:
+        return told
+    return max(SIZES, key=lambda size: _leaves(base, size))
+
+
+def _leaves(base: BinaryIO | None, page_bytes: int) -> int:
+    """Count the leaves there are if pages are so large: their cells lie behind the pointers and within the page."""
+    found = number = 0
+    while page := _read(base, page_bytes, number * page_bytes):
+        number += 1
+        count, begin = struct.unpack_from(">3xHH", page.ljust(8, b"\0"))
+        found += page[0] == LEAF and count > 0 and 8 + 2 * count <= begin < page_bytes
+    return found
+
+
 def _log_of(path: Path) -> bytes:
     """Return the log beside a file: a megabyte or so."""
     log = _opened(Path(f"{path}-wal"))
@@ -258,7 +286,7 @@ def _integer(record: bytes, at: int, kind: int) -> int:
     return int.from_bytes(record[at : at + _bytes_of(kind)], "big", signed=True)
 
 
-def _frames(log: bytes) -> Iterator[tuple[int, int, int, bool]]:
+def _frames(log: bytes, page_bytes: int) -> Iterator[tuple[int, int, int, bool]]:
     """Give the frames of this log, not those of an older one it overwrites: page, place, size after commit, sound."""
     if len(log) < WAL_HEAD:
         return
@@ -269,22 +297,22 @@ def _frames(log: bytes) -> Iterator[tuple[int, int, int, bool]]:
     if not known and len(log) >= WAL_HEAD + FRAME_HEAD:
         salts = list(struct.unpack_from(">II", log, WAL_HEAD + 8))  # the first frame is of this log at least
     sound = known
-    for at in range(WAL_HEAD, len(log) - FRAME_HEAD - PAGE + 1, FRAME_HEAD + PAGE):
+    for at in range(WAL_HEAD, len(log) - FRAME_HEAD - page_bytes + 1, FRAME_HEAD + page_bytes):
         page, size, *rest = struct.unpack_from(">IIIIII", log, at)
         if sound:
             sums = _checksum(order, log[at : at + 8], sums)
-            sums = _checksum(order, log[at + FRAME_HEAD : at + FRAME_HEAD + PAGE], sums)
+            sums = _checksum(order, log[at + FRAME_HEAD : at + FRAME_HEAD + page_bytes], sums)
             sound = rest[:2] == salts and tuple(rest[2:]) == sums
         if sound or rest[:2] == salts:
             yield page, at + FRAME_HEAD, size, sound
 
 
-def _newer(log: bytes) -> tuple[dict[int, int], dict[int, int], int]:
+def _newer(log: bytes, page_bytes: int) -> tuple[dict[int, int], dict[int, int], int]:
     """Return page to place in the log: up to its last sound commit, and behind that; and the commits behind it."""
     committed: dict[int, int] = {}
     pending: dict[int, int] = {}
     broken, commits = False, 0
-    for page, at, size, sound in _frames(log):
+    for page, at, size, sound in _frames(log, page_bytes):
         broken = broken or not sound
         pending[page] = at
         if size and not broken:

@@ -11,7 +11,16 @@ from gateway.buffer import Buffer
 from gateway.clock import Clock
 from gateway.health import DeviceHealth
 from gateway.journal import Journal
-from gateway.messages import BufferState, DeviceState, MendedState, State, UplinkState
+from gateway.messages import (
+    BufferState,
+    ConfigurationState,
+    DeviceState,
+    MendedState,
+    State,
+    UplinkState,
+    VerdictState,
+)
+from gateway.plant import Standing
 from gateway.uplink import Uplink
 
 NS = 1_000_000_000
@@ -30,9 +39,21 @@ class PoleState:
         journal: Journal,
         health: Mapping[str, DeviceHealth],
         refused: Callable[[], dict[str, str]],
+        standing: Callable[[], Standing],
     ) -> None:
-        """Make it; the gateway starts now. ``refused`` tells which datasets the broker does not take, and why."""
+        """Make it; the gateway starts now.
+
+        Args:
+            clock: the machine's.
+            uplink: the way to the broker.
+            buffer: where packs wait.
+            journal: keeps what is in RAM.
+            health: of each device.
+            refused: tells which datasets the broker does not take, and why.
+            standing: tells which configuration runs.
+        """
         self._refused = refused
+        self._standing = standing
         self._clock = clock
         self._uplink = uplink
         self._buffer = buffer
@@ -50,10 +71,11 @@ class PoleState:
             boot=self._clock.boot,
             epoch=self._buffer.epoch,
             uptime=(now - self._started) // NS,
-            at=round((now + self._clock.utc_offset()) / NS, 3),
+            at=self._utc(now),
             clock="synchronised" if self._clock.synchronised() else "unsynchronised",
             uplink=UplinkState(**self._uplink.state, refused=self._refused()),
             buffer=self._of_the_buffer(),
+            configuration=self._of_the_configuration(),
             devices={name: _device(health, now) for name, health in self._health.items()},
         )
 
@@ -62,7 +84,10 @@ class PoleState:
         buffer = self._buffer
         kept = bool(buffer.depth.dropped), buffer.depth.set_aside, buffer.trouble, buffer.mended, self._journal.trouble
         uplink = self._uplink.certificate_trouble, tuple(self._refused())
-        return kept, uplink, self._clock.synchronised(), tuple(health.lapse for health in self._health.values())
+        standing = self._standing()
+        configuration = standing.digest, standing.trial is None, standing.last
+        lapses = tuple(health.lapse for health in self._health.values())
+        return kept, uplink, configuration, self._clock.synchronised(), lapses
 
     def detailed(self) -> dict[str, Any]:
         """Tell the latest values as well."""
@@ -70,6 +95,19 @@ class PoleState:
         for name, health in self._health.items():
             told["devices"][name]["latest"] = health.latest
         return told
+
+    def _of_the_configuration(self) -> ConfigurationState:
+        standing = self._standing()
+        last = standing.last
+        return ConfigurationState(
+            digest=standing.digest,
+            since=self._utc(standing.since),
+            trial=None if standing.trial is None else round(standing.trial, 1),
+            last=last and VerdictState(result=last.result, digest=last.digest, why=last.why, at=self._utc(last.at)),
+        )
+
+    def _utc(self, at: int) -> float:
+        return round((at + self._clock.utc_offset()) / NS, 3)
 
     def _of_the_buffer(self) -> BufferState:
         buffer, depth = self._buffer, self._buffer.depth

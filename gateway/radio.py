@@ -52,6 +52,7 @@ class Radio:
 
     Attributes:
         rounds: how often it began a scan, looked at the one that runs, or waited to try again.
+        longest_round_s: how long that takes at the most.
     """
 
     def __init__(self, adapter: str) -> None:
@@ -69,10 +70,15 @@ class Radio:
         self._refused = 0
         self._quiet_s = QUIET_S
         self.rounds = 0
+        self.longest_round_s = LONGEST_ROUND_S
 
     def hear(self, address: str, take: Callable[[Advert], None]) -> None:
         """Hand over the advertisements of one address (upper-case, colons)."""
         self._takers.setdefault(address, []).append(take)
+
+    def forget(self, address: str, take: Callable[[Advert], None]) -> None:
+        """Hand over no more of them."""
+        self._takers[address].remove(take)
 
     def trouble(self) -> PortGone | None:
         """Tell why nothing is heard; None: the scan runs."""

@@ -2,9 +2,13 @@
 
 State goes out when the link comes up, when something changes that a person should know, and at a slow beat. The
 catalogue of a dataset goes out when the link comes up and when it grows.
+
+The state is also what the pole reads back to prove a link: it may publish it in any case, and a retained message more
+tells nobody anything new.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Literal
 
@@ -14,10 +18,12 @@ from gateway.catalogue import Catalogue
 from gateway.messages import Gone, State
 from gateway.mqtt_link import Link, Message, Refused, UplinkDown
 from gateway.payload import packed_once
+from gateway.plant import Echo
 from gateway.uplink import Uplink
 
 LOOK_S = 1.0
 BEAT_S = 60.0
+ECHO_S = 10.0
 THING = "application/td+json"
 
 Status = Literal["online", "stopped"]
@@ -64,6 +70,26 @@ class Report:
         """Publish the state once. Raises UplinkDown, Refused."""
         await link.send(Message(f"{self._topic}/state", self._state(status).encoded(), retain=True))
 
+    async def echo(self, link: Link) -> Echo:
+        """Publish the state and read it back."""
+        topic, payload = f"{self._topic}/state", self._state("online").encoded()
+        hearing = asyncio.ensure_future(_miss(link, topic, payload))
+        taken, why = False, ""
+        try:
+            async with asyncio.timeout(ECHO_S):
+                await link.send(Message(topic, payload, retain=True))
+                taken = True
+                why = await hearing
+        except TimeoutError:
+            why = "it did not come back" if taken else "the broker did not acknowledge it"
+            why = f"the pole published its state, and {why} within {ECHO_S:.0f} s"
+        except (UplinkDown, Refused) as error:
+            why = str(error)
+        finally:
+            hearing.cancel()
+            await asyncio.wait([hearing])
+        return Echo(taken, came_back=not why, why=why)
+
     async def _tell_on(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
         told: Hashable = None
@@ -96,6 +122,18 @@ class Report:
             log.warning("the broker does not take the pole's state or catalogue", why=str(error))
             return False
         return True
+
+
+async def _miss(link: Link, topic: str, payload: bytes) -> str:
+    """Return when a message has come, or why it does not."""
+    try:
+        async with contextlib.aclosing(link.hear(topic)) as heard:
+            async for each in heard:
+                if each.payload == payload:
+                    break
+    except (UplinkDown, Refused) as error:
+        return str(error)
+    return ""
 
 
 def last_will(topic: str) -> Message:

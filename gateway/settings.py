@@ -189,6 +189,20 @@ class BufferSettings(Section):
         return int(self.history[:-1]) * UNIT_S[self.history[-1]] if self.history else 0
 
 
+class ReloadSettings(Section):
+    """``[reload]``: how long a changed configuration may take to prove that it works."""
+
+    uplink_within: float = Field(
+        120.0, gt=0, le=3600, description="Seconds until what the pole publishes comes back, if it did before."
+    )
+    device_within: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds until each device that gave values gives them again; three of its intervals if longer.",
+    )
+
+
 class BluetoothSettings(Section):
     """``[bluetooth]``."""
 
@@ -264,6 +278,7 @@ class Root(Section):
     uplink: UplinkSettings
     buffer: BufferSettings = BufferSettings()
     bluetooth: BluetoothSettings = BluetoothSettings()
+    reload: ReloadSettings = ReloadSettings()
     port: dict[Name, PortSettings] = {}
     dataset: dict[Name, DatasetSettings] = Field({}, validate_default=True)
     device: list[dict[str, Any]] = []

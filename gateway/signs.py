@@ -1,4 +1,4 @@
-"""The signs of trouble of the pole itself: of each device, the uplink, the buffer's file and the clock."""
+"""The signs of trouble of the pole itself: each device, the uplink, the buffer's file, the clock, the configuration."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from gateway.health import DeviceHealth
 from gateway.pack_sql import Mended
+from gateway.plant import Verdict
 
 NS = 1_000_000_000
 TIME_SERVER = "See that the pole reaches a time server: timedatectl timesync-status."
@@ -13,9 +14,16 @@ SPACE = "Make room where `path` in [buffer] lies, or give it another path."
 READ_ONLY = "The card may be worn out or was not shut down in order: see dmesg, and replace it."
 ELSE = "See that the folder of `path` in [buffer] is there and the service may write to it; else see dmesg."
 LIST_DEAD = "See why: polegate buffer dead FILE. A request on command/replay has them sent again."
+CORRECT = "Correct the file (polegate check FILE), then systemctl reload polegate. A restart would take it as it is."
 RENEW = "Put a certificate that the broker accepts, and its key, where `cert_file` and `key_file` in [uplink] say."
 DAY_S = 86_400
 EXPIRES_SOON_S = 14 * DAY_S
+CONFIGURATION_CODES = {
+    "accepted": "",
+    "refused": "not-taken",
+    "rolled-back": "rolled-back",
+    "unproven": "",
+}
 BUFFER_CODES = {  # what sqlite3 and the kernel say
     "is full": ("disk-full", SPACE),
     "No space left": ("disk-full", SPACE),
@@ -37,7 +45,7 @@ class Sign(NamedTuple):
         hint: what to do.
     """
 
-    event: Literal["device", "uplink", "buffer", "clock"]
+    event: Literal["device", "uplink", "buffer", "clock", "configuration"]
     subject: str
     code: str
     since: int
@@ -87,6 +95,7 @@ class Signs:
         dead: Callable[[], int],
         refused: Callable[[], Mapping[str, Refusal]],
         certificate: Callable[[], Certificate],
+        verdict: Callable[[], Verdict | None],
     ) -> None:
         """Make it.
 
@@ -98,7 +107,11 @@ class Signs:
             dead: packs that no broker takes.
             refused: datasets that the broker does not take at present.
             certificate: how this pole's is.
+            verdict: the last one on a configuration.
         """
+        self._verdict = verdict
+        self._was: dict[str, Sign] = {}
+        self._configuration = _Course(clock.now())
         self._dead = dead
         self._refused = refused
         self._certificate = certificate
@@ -115,9 +128,17 @@ class Signs:
 
     def look(self) -> list[Sign]:
         """Look at all."""
-        devices = [_of_device(*item) for item in self._health.items()]
         uplink = [*self._of_datasets(), self._of_certificate()]
-        return [*devices, *uplink, self._of_buffer(), self._of_dead(), self._of_clock()]
+        pole = [self._of_buffer(), self._of_dead(), self._of_clock(), self._of_configuration()]
+        return [*self._of_devices(), *uplink, *pole]
+
+    def _of_devices(self) -> list[Sign]:
+        """Look at those there are, and end what was wrong with those that were taken out."""
+        for name in self._was.keys() - self._health.keys():
+            if self._was[name].code:
+                self._was[name] = self._was[name]._replace(code="", since=self._clock.now(), text=TAKEN_OUT, hint="")
+        self._was.update((name, _of_device(name, health)) for name, health in self._health.items())
+        return list(self._was.values())
 
     def _of_datasets(self) -> list[Sign]:
         refused = self._refused()
@@ -165,6 +186,15 @@ class Signs:
         hint = f"polegate buffer salvage {mended.aside}" if mended.aside else ""
         return Sign("buffer", "buffer", "", course.since, course.times, text, hint)
 
+    def _of_configuration(self) -> Sign:
+        verdict = self._verdict()
+        code = "" if verdict is None else CONFIGURATION_CODES[verdict.result]
+        course = self._configuration.go_on(code, self._clock.now())
+        text, hint = "the configuration in the file runs", ""
+        if verdict is not None and code:
+            text, hint = verdict.why, CORRECT
+        return Sign("configuration", "configuration", code, course.since, course.times, text, hint)
+
     def _of_clock(self) -> Sign:
         right = self._clock.synchronised()
         course = self._time.go_on("" if right else "unsynchronised", self._clock.now())
@@ -172,6 +202,7 @@ class Signs:
         return Sign("clock", "clock", course.code, course.since, course.times, text, "" if right else TIME_SERVER)
 
 
+TAKEN_OUT = "it was taken out of the configuration"
 TAKEN = Refusal("", "the broker takes the dataset", "")
 
 

@@ -7,15 +7,20 @@ The end of the certificate and whom it is made out to are read here from its DER
 ssl tells them of the other side only, and the library that could takes 11 MB.
 """
 
+import contextlib
 import hashlib
 import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from gateway import secret_file
 from gateway.secret_file import Unusable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 VERSION_TAG, UTC_TIME_TAG = 0xA0, 0x17
@@ -150,6 +155,17 @@ class TlsSocket(ssl.SSLSocket):
         except ssl.SSLError as error:
             if error.reason in ALERTS:
                 self.alert = error
+            raise
+
+    def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
+        """Write. Where that fails because the broker has closed, the alert that says why may lie there unread."""
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.recv()
             raise
 
 

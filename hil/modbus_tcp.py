@@ -27,11 +27,15 @@ class ModbusTcp:
 
     Args:
         slaves: who is behind it; each unit id once.
+
+    Attributes:
+        connects: connections that were made to it.
     """
 
     def __init__(self, slaves: Iterable[ModbusSlave]) -> None:
         self.slaves = {slave.unit: slave for slave in slaves}
         self.port = 0
+        self.connects = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -52,6 +56,7 @@ class ModbusTcp:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task  # noqa: S101  # a coroutine always runs in one
+        self.connects += 1
         self._connections.add(task)
         try:
             await self._serve(reader, writer)

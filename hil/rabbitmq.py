@@ -6,7 +6,6 @@ would start an epmd of their own that outlives them; here one is started beside 
 
 import os
 import secrets
-import subprocess
 from pathlib import Path
 
 from hil.broker import Broker, free_port, program
@@ -15,7 +14,6 @@ from hil.process import Process
 
 NODES = 3
 READY_S = 90.0
-CTL_S = 90.0
 SCRIPTS = "/usr/lib/rabbitmq/bin"  # those of /usr/sbin change the user
 
 CONFIG = """\
@@ -36,21 +34,20 @@ def rabbitmq(folder: Path) -> Cluster:
     epmd_port = _prepare(folder, "rabbitmq_mqtt")
     names = [f"node{number}@localhost" for number in range(NODES)]
     peers = "".join(f"cluster_formation.classic_config.nodes.{n} = {name}\n" for n, name in enumerate(names, 1))
-    environments = {}
+    nodes = []
     for name in names:
         config, port = folder / f"{name}.conf", free_port()
         config.write_text(CONFIG.format(port=port) + peers)
         env = _environment(folder, name, config, epmd_port)
         process = Process([program("rabbitmq-server", SCRIPTS)], folder / f"{name}.log", env)
-        environments[Broker(process, port, ready_s=READY_S)] = env
+        nodes.append(Broker(process, port, ready_s=READY_S))
     return Cluster(
         name="rabbitmq",
-        nodes=tuple(environments),
+        nodes=nodes,
         mqtt="3.1.1",
         durable=True,
         retained_everywhere=False,
         beside=[_epmd(folder, epmd_port)],
-        mend=lambda node: _join_again(environments[node]),
     )
 
 
@@ -102,9 +99,3 @@ def _environment(folder: Path, name: str, config: Path, epmd_port: str) -> dict[
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG,
         "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node, instead of starting it
     }
-
-
-def _join_again(env: dict[str, str]) -> None:
-    """Let a node join the register of client ids: one that booted while it was being made is not in it (3.10)."""
-    for command in ("stop_app", "start_app"):
-        subprocess.run([program("rabbitmqctl", SCRIPTS), command], env=env, check=True, timeout=CTL_S)  # noqa: S603

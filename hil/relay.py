@@ -2,30 +2,30 @@
 
 import asyncio
 import contextlib
-from collections import deque
 
 CHUNK = 65_536
 SLOW_CHUNK = 1024
 
 
 class Relay:
-    """Relays one listening port of loopback to another, or to the first of several that answers.
+    """Relays one listening port of loopback to another.
 
     Attributes:
         port: where it listens; 0 until it is started.
+        target: the port it relays to.
         up: bytes that went towards the broker.
         down: bytes that came back.
         speed: bytes a second towards the broker, as on a mobile network; None: as fast as it goes.
-        reached: loop time when the last connection got through to its target; 0 before the first.
+        reached: loop time when the last connection got through; 0 before the first.
     """
 
-    def __init__(self, *targets: int) -> None:
+    def __init__(self, target: int) -> None:
         self.port = 0
+        self.target = target
         self.up = 0
         self.down = 0
         self.speed: int | None = None
         self.reached = 0.0
-        self._targets = deque(targets)
         self._server: asyncio.Server | None = None
         self._pairs: set[asyncio.Task[None]] = set()
         self._flows_up, self._flows_down = asyncio.Event(), asyncio.Event()
@@ -68,11 +68,6 @@ class Relay:
         """Pass on only what goes towards the broker: it gets messages, and its acknowledgements do not come."""
         self._flow(up=True, down=False)
 
-    @property
-    def target(self) -> int:
-        """Where the last connection went."""
-        return self._targets[0]
-
     def _flow(self, *, up: bool, down: bool) -> None:
         for event, flows in ((self._flows_up, up), (self._flows_down, down)):
             if flows:
@@ -93,7 +88,7 @@ class Relay:
         writer.transport.abort()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await self._reach()
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self.reached = asyncio.get_running_loop().time()
         ways = [
             asyncio.ensure_future(self._copy(reader, far_writer, up=True)),
@@ -106,13 +101,6 @@ class Relay:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-
-    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        for _ in range(len(self._targets)):
-            with contextlib.suppress(ConnectionRefusedError):
-                return await asyncio.open_connection("127.0.0.1", self._targets[0])
-            self._targets.rotate(-1)
-        raise ConnectionRefusedError("no target answers")
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         while data := await reader.read(SLOW_CHUNK if self.speed else CHUNK):

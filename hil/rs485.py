@@ -37,19 +37,28 @@ class Rs485(Line):
         seed: for noise and collisions.
         mode: how received characters reach the gateway, see ``hil.line``.
         echo: whether the adapter hears itself.
+        baud: how the slaves are set: at another speed they understand nothing. None: as the gateway speaks.
 
     Attributes:
         slaves: by unit id. One more may be put in at any time.
-        counts: ``requests`` heard on the pair; of these ``unreadable`` (checksum), ``broadcast``, and ``unknown``
-            (no such unit, or it is dead). Those that reached a slave are counted in its own ``counts`` and
+        counts: ``requests`` heard on the pair; of these ``unreadable`` (checksum, or speed), ``broadcast``, and
+            ``unknown`` (no such unit, or it is dead). Those that reached a slave are counted in its own ``counts`` and
             ``faults.counts``. ``garbled``: characters that collided.
     """
 
     def __init__(
-        self, wire: Wire, slaves: Iterable[ModbusSlave], *, seed: int = 0, mode: Mode = "uart", echo: bool = False
+        self,
+        wire: Wire,
+        slaves: Iterable[ModbusSlave],
+        *,
+        seed: int = 0,
+        mode: Mode = "uart",
+        echo: bool = False,
+        baud: int | None = None,
     ) -> None:
         super().__init__(wire, seed=seed, mode=mode, half_duplex=True, echo=echo)
         self.slaves = {slave.unit: slave for slave in slaves}
+        self._baud = baud
         self._request = bytearray()
         self._free_at: dict[int, float] = {}
         self._silence = Timer(self._frame_over)
@@ -81,7 +90,11 @@ class Rs485(Line):
         frame = bytes(self._request)
         self._request.clear()
         self.counts["requests"] += 1
-        if len(frame) < _SHORTEST or crc16(frame[:-2]).to_bytes(2, "little") != frame[-2:]:
+        if (
+            self._baud not in {None, self.wire.baud}
+            or len(frame) < _SHORTEST
+            or crc16(frame[:-2]).to_bytes(2, "little") != frame[-2:]
+        ):
             self.counts["unreadable"] += 1
             return
         if frame[0] == _BROADCAST:

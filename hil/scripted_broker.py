@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from hil.mqtt_packets import BadPacket, Connect, Fields, Publish, ack, connack, disconnect, read_packet
 
-CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
+CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 10, 12, 14
 ANSWERS = {4, 5, 6, 7, 13}  # to what a broker sends; this one sends it only as garbage
 PINGRESP = b"\xd0\0"
 SMALL_BUFFER = 8192  # bytes the kernel takes for a broker that does not read
@@ -122,6 +122,7 @@ class ScriptedBroker:
         acknowledged: those of them that got a PUBACK of success.
         in_flight: messages without a PUBACK of the client that sent last.
         most_in_flight: messages that any one client ever had without a PUBACK.
+        unsubscribed: topics of every UNSUBSCRIBE that came.
         goodbyes: how many clients sent DISCONNECT.
         wills: what a broker would have published for clients that went without one: topic, payload.
         violations: what clients did against the standard.
@@ -138,6 +139,7 @@ class ScriptedBroker:
         self.published: list[Publish] = []
         self.acknowledged: list[Publish] = []
         self.in_flight = self.most_in_flight = 0
+        self.unsubscribed: list[str] = []
         self.goodbyes = 0
         self.wills: list[tuple[str, bytes]] = []
         self.violations: list[str] = []
@@ -213,6 +215,10 @@ class ScriptedBroker:
             await self._take(Publish.parse(head, body, client.connect.version), client, writer)
         elif kind == SUBSCRIBE:
             writer.write(_suback(body, client.connect.version, self.on_subscribe))
+        elif kind == UNSUBSCRIBE:
+            topics, answer = _unsuback(body, client.connect.version)
+            self.unsubscribed += topics
+            writer.write(answer)
         elif kind == PINGREQ:
             await self._do(self.on_ping(), client, writer)
         elif kind == DISCONNECT:
@@ -307,3 +313,15 @@ def _suback(body: bytes, version: int, code: Callable[[str, int], int]) -> bytes
         granted.append(code(topic, fields.number(1) & 0x03))
     content = number.to_bytes(2, "big") + (b"\0" if version == V5 else b"") + granted
     return bytes((0x90, len(content))) + content
+
+
+def _unsuback(body: bytes, version: int) -> tuple[list[str], bytes]:
+    fields = Fields(body)
+    number = fields.number(2)
+    if version == V5:
+        fields.properties()
+    topics = []
+    while fields.left:
+        topics.append(fields.text())
+    content = number.to_bytes(2, "big") + (b"\0" + bytes(len(topics)) if version == V5 else b"")
+    return topics, bytes((0xB0, len(content))) + content

@@ -1,7 +1,8 @@
 """One store at work, measured in a process of its own: the buffer, or a control of :mod:`tests.bench_rows`.
 
-``python -m tests.bench_buffer TASK LAYOUT COUNT FILE COUNTER`` prints one JSON object; :mod:`hil.bench.buffer` makes
-ratios of them. A *reading* is one value. All layouts import the same modules, so that their memory can be compared.
+``python -m tests.bench_buffer TASK LAYOUT DATASETS COUNT FILE COUNTER`` prints one JSON object, of which
+:mod:`hil.bench.buffer` makes ratios. A *reading* is one value. All layouts import the same modules, so that one can
+compare their memory.
 
 ===========  =======================================================================================================
 ``life``     COUNT windows are filled after a warm-up, then all is drained: device bytes and CPU a reading
@@ -100,9 +101,9 @@ class Packs:
         buffer: once it is open.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, datasets: int) -> None:
         self._path = path
-        self._catalogue = Catalogue(POLE, devices(), {})
+        self._catalogue = Catalogue(POLE, devices(datasets), {})
         self._within_s = NEVER_S
         self._packer: Packer
         self.buffer: Buffer
@@ -190,35 +191,31 @@ class Device:
         return int(self._counter.read_text().split()[SECTORS_WRITTEN]) * SECTOR_BYTES
 
 
-async def life(store: Store, count: int, device: Device) -> Figures:
+async def life(store: Store, filled: Sequence[Window], device: Device) -> Figures:
     """Fill and drain."""
     await store.open()
-    filled = windows(WARM + count)
     for window in filled[:WARM]:
         await store.fill(window)
     figures = await _fill(store, filled[WARM:], device)
     return figures | {"drain_us": await _drain_us(store, sum(map(values_in, filled)))}
 
 
-async def fill(store: Store, count: int, device: Device) -> Figures:
+async def fill(store: Store, filled: Sequence[Window], device: Device) -> Figures:
     """Fill."""
     await store.open()
-    return await _fill(store, windows(count), device)
+    return await _fill(store, filled, device)
 
 
-async def backlog(store: Store, count: int, path: Path) -> Figures:
+async def backlog(store: Store, filled: Sequence[Window], times: int, path: Path) -> Figures:
     """Pile up."""
     await store.open()
-    filled = windows(DISTINCT)
-    times = count // DISTINCT
     await store.pile(filled, times)
     size = path.stat().st_size  # noqa: ASYNC240  # nothing else runs
     return {"file_bytes": size / (times * sum(map(values_in, filled)))}
 
 
-async def start(store: Store) -> Figures:
+async def start(store: Store, filled: Sequence[Window]) -> Figures:
     """Open."""
-    filled = windows(SETTLE)
     cold = _drop_caches()
     begin = time.perf_counter()
     await store.open()
@@ -236,20 +233,20 @@ async def drain(store: Store, count: int) -> Figures:
     return {"drain_us": await _drain_us(store, count * BATCH)}
 
 
-async def commits(packs: Packs, count: int) -> Figures:
+async def commits(packs: Packs, filled: Sequence[Window]) -> Figures:
     """Store and acknowledge."""
     await packs.open()
-    for window in windows(count):
+    for window in filled:
         await packs.fill(window)
         await packs.acknowledge(BATCH)
     return {"commits": packs.buffer.depth.commits}
 
 
-async def online(packs: Packs, count: int, device: Device) -> Figures:
+async def online(packs: Packs, filled: Sequence[Window], device: Device) -> Figures:
     """Acknowledge in time."""
     await packs.open()
     before = device.written()
-    await packs.online(windows(count))
+    await packs.online(filled)
     return {"bytes": device.written() - before, "commits": packs.buffer.depth.commits}
 
 
@@ -284,17 +281,21 @@ def _drop_caches() -> bool:
     return False
 
 
-async def _measured(task: str, layout: str, count: int, path: Path, device: Device) -> Figures:
-    packs = Packs(path)
-    store: Store = packs if layout == "packs" else Rows(path, singly=layout == "row-commit")
+async def _measured(task: str, layout: str, datasets: int, count: int, path: Path, device: Device) -> Figures:
+    packs = Packs(path, datasets)
+    store: Store = packs if layout == "packs" else Rows(path, datasets, singly=layout == "row-commit")
+
+    def made(number: int) -> list[list[Reading]]:
+        return windows(number, datasets)
+
     tasks: dict[str, Callable[[], Awaitable[Figures]]] = {
-        "life": lambda: life(store, count, device),
-        "fill": lambda: fill(store, count, device),
-        "backlog": lambda: backlog(store, count, path),
-        "start": lambda: start(store),
+        "life": lambda: life(store, made(WARM + count), device),
+        "fill": lambda: fill(store, made(count), device),
+        "backlog": lambda: backlog(store, made(DISTINCT), count // DISTINCT, path),
+        "start": lambda: start(store, made(SETTLE)),
         "drain": lambda: drain(store, count),
-        "commits": lambda: commits(packs, count),
-        "online": lambda: online(packs, count, device),
+        "commits": lambda: commits(packs, made(count)),
+        "online": lambda: online(packs, made(count), device),
     }
     return await tasks[task]()
 
@@ -304,11 +305,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure one store.")
     parser.add_argument("task")
     parser.add_argument("layout", choices=("packs", "rows", "row-commit"))
+    parser.add_argument("datasets", type=int, choices=(1, 4))
     parser.add_argument("count", type=int)
     parser.add_argument("file", type=Path)
     parser.add_argument("counter", type=Path)
     chosen = parser.parse_args()
-    figures = asyncio.run(_measured(chosen.task, chosen.layout, chosen.count, chosen.file, Device(chosen.counter)))
+    device = Device(chosen.counter)
+    measured = _measured(chosen.task, chosen.layout, chosen.datasets, chosen.count, chosen.file, device)
+    figures = asyncio.run(measured)
     sys.stdout.write(json.dumps(figures))
     sys.stdout.flush()
     os._exit(0)  # as the gateway ends: a connection that is closed takes its log away

@@ -1,8 +1,8 @@
 """What the buffer is measured against, and with: the readings of a pole, and two stores with one row per reading.
 
-**The readings.** 24 devices in four datasets, 204 channels of 13 kinds, 50 values a second, in windows of ten seconds:
-what is committed together. A value wanders and trembles in its last digits, as sensors do; nothing is stored ready, and
-the same seed gives the same readings.
+**The readings.** 24 devices, 204 channels of 13 kinds, 50 values a second, in windows of ten seconds: what is committed
+together. They belong to one dataset, or to four, as on a pole; the values are the same. A value wanders and trembles in
+its last digits, as sensors do; nothing is stored ready, and the same seed gives the same readings.
 
 **The rows.** A row holds what a receiver must be told of one value: dataset, device, channel, time, value. Control A
 commits each by itself, with a rollback journal: SQLite as it comes, and as ThingsBoard Gateway uses it. Control B
@@ -26,6 +26,7 @@ NS = 1_000_000_000
 SEED = 8
 WINDOW_S = 10
 POLE = "pole-17"
+ONE = "pole"  # the dataset, where all are in one
 BATCH = 500  # what B sends first; a window holds as many
 UTC_OFFSET = 1_790_000_000 * NS  # a row is stamped with the time of day: it knows of no boot
 SCHEMA = "CREATE TABLE reading(id INTEGER PRIMARY KEY, dataset TEXT, device TEXT, channel TEXT, at INTEGER, value)"
@@ -72,12 +73,16 @@ PHASES = ("l1", "l2", "l3")
 
 
 class Sort(NamedTuple):
-    """A sort of device: its dataset, how many there are, seconds between two looks, and channels with their kinds."""
+    """A sort of device: its name, how many there are, seconds between two looks, and channels with their kinds."""
 
-    dataset: str
+    name: str
     devices: int
     every_s: int
     channels: dict[str, str]
+
+    def dataset(self, datasets: int) -> str:
+        """Return its dataset, where there are so many: its own, or the one of all."""
+        return ONE if datasets == 1 else self.name
 
 
 SORTS = (
@@ -128,24 +133,26 @@ class Source:
         return round(value, kind.digits) if kind.digits else round(value)
 
 
-def devices() -> list[Modbus]:
-    """Return the devices, as the catalogue wants to know them."""
+def devices(datasets: int) -> list[Modbus]:
+    """Return the devices in so many datasets, as the catalogue wants to know them."""
     return [
-        Modbus.model_validate({"id": f"{sort.dataset}-{n}", "driver": "modbus", "port": "bus", "profile": _map(sort)})
+        Modbus.model_validate(
+            {"id": f"{sort.name}-{n}", "driver": "modbus", "port": "bus", "profile": _map(sort, datasets)}
+        )
         for sort in SORTS
         for n in range(1, sort.devices + 1)
     ]
 
 
-def windows(count: int) -> list[list[Reading]]:
-    """Return the readings of so many windows, each in the order in which they were taken."""
+def windows(count: int, datasets: int) -> list[list[Reading]]:
+    """Return the readings of so many windows in so many datasets, each in the order in which they were taken."""
     dice = random.Random(SEED)  # noqa: S311  # it moves values
-    looks = sorted(_looks(dice, count * WINDOW_S), key=lambda look: look.at)
+    looks = sorted(_looks(dice, count * WINDOW_S, datasets), key=lambda look: look.at)
     by_window = itertools.groupby(looks, lambda look: look.at // (WINDOW_S * NS))
     return [list(readings) for _, readings in by_window]
 
 
-def _looks(dice: random.Random, seconds: int) -> Iterator[Reading]:
+def _looks(dice: random.Random, seconds: int, datasets: int) -> Iterator[Reading]:
     for sort in SORTS:
         for n in range(1, sort.devices + 1):
             sources = {channel: Source(dice, kind) for channel, kind in sort.channels.items()}
@@ -153,15 +160,15 @@ def _looks(dice: random.Random, seconds: int) -> Iterator[Reading]:
             for look in range(seconds // sort.every_s):
                 time_s = min(look * sort.every_s + phase + dice.uniform(0, 0.02), seconds - 0.001)
                 values = {channel: source.at(time_s) for channel, source in sources.items()}
-                yield Reading(f"{sort.dataset}-{n}", sort.dataset, int(time_s * NS), values)
+                yield Reading(f"{sort.name}-{n}", sort.dataset(datasets), int(time_s * NS), values)
 
 
-def _map(sort: Sort) -> dict[str, object]:
+def _map(sort: Sort, datasets: int) -> dict[str, object]:
     registers = [
         {"channel": channel, "address": place, "unit": KINDS[kind].unit, "title": channel}
         for place, (channel, kind) in enumerate(sort.channels.items())
     ]
-    return {"maker": "x", "model": "x", "source": "x", "dataset": sort.dataset, "register": registers}
+    return {"maker": "x", "model": "x", "source": "x", "dataset": sort.dataset(datasets), "register": registers}
 
 
 def values_in(readings: Sequence[Reading]) -> int:
@@ -176,10 +183,12 @@ class Rows:
         singly: each is committed by itself.
     """
 
-    def __init__(self, path: Path, *, singly: bool) -> None:
+    def __init__(self, path: Path, datasets: int, *, singly: bool) -> None:
         self._path = path
         self._units = {
-            (sort.dataset, channel): KINDS[kind].unit for sort in SORTS for channel, kind in sort.channels.items()
+            (sort.dataset(datasets), channel): KINDS[kind].unit
+            for sort in SORTS
+            for channel, kind in sort.channels.items()
         }
         self._sql: sqlite3.Connection
         self.singly = singly

@@ -1,6 +1,7 @@
 """What the uplink is measured with, in processes of their own; :mod:`hil.bench.uplink` makes ratios of it.
 
 ``python -m tests.bench_uplink pile COUNT FILE`` makes a buffer's file with the packs of COUNT windows of ten seconds.
+``python -m tests.bench_uplink certify FOLDER`` makes ``authority.pem`` there, and ``broker.conf`` for a broker.
 ``python -m tests.bench_uplink publish FILE PORT [CA]`` publishes the payloads in such a file with as little Python as
 paho allows, as many under way at a time as the gateway has, and prints packs a second and microseconds of CPU a pack.
 """
@@ -20,18 +21,25 @@ from gateway.mqtt_link import WINDOW
 from gateway.pack_raw import Salvage
 from tests.bench_buffer import DISTINCT, Packs
 from tests.bench_rows import windows
+from tests.pki import Authority
 
 LOOP_S = 1.0
+DATASETS = 4
 REFUSAL = 0x80
 
 
 async def pile(count: int, path: Path) -> None:
     """Make the file."""
-    store = Packs(path)
+    store = Packs(path, DATASETS)
     await store.open()
     distinct = min(count, DISTINCT)
-    await store.pile(windows(distinct), count // distinct)
+    await store.pile(windows(distinct, DATASETS), count // distinct)
     await store.buffer.close()
+
+
+def certify(folder: Path) -> None:
+    """Make an authority, and a broker's certificate."""
+    (folder / "broker.conf").write_text(Authority(folder).issue("broker").lines)
 
 
 def publish(path: Path, port: int, ca: str | None) -> dict[str, float]:
@@ -72,6 +80,8 @@ def main() -> None:
     task, *rest = sys.argv[1:]
     if task == "pile":
         asyncio.run(pile(int(rest[0]), Path(rest[1])))
+    elif task == "certify":
+        certify(Path(rest[0]))
     else:
         print(json.dumps(publish(Path(rest[0]), int(rest[1]), rest[2] if rest[2:] else None)))  # noqa: T201  # for the bench
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,18 @@ def play(scene: Scene) -> None:
         assert open_files() - open_before == Counter()
 
     run(main(), TcpCanary())
+
+
+@contextlib.asynccontextmanager
+async def another_broker() -> AsyncIterator[ScriptedBroker]:
+    """Run one more."""
+    broker = ScriptedBroker()
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.close()
+        assert broker.violations == []
 
 
 def open_files() -> Counter[str]:

@@ -1,14 +1,17 @@
 """What the tests of the buffer share: packs, and an event loop whose disk takes time."""
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
+from unittest import mock
 
+from gateway import pack_sql
 from gateway.buffer import Buffer
 from gateway.pack_file import PackFile
 from gateway.pack_room import Terms
@@ -19,8 +22,9 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Key = tuple[str, int, int]
 
-PAGE_BYTES = 1024
-WAL_BYTES = 1024 * (PAGE_BYTES + 24)  # the part of the cap that the write-ahead log takes
+PAGE_BYTES = 512
+OLD_PAGE_BYTES = 1024  # those of a file that an older gateway made
+WAL_BYTES = 1024 * 1024  # the part of the cap that the write-ahead log takes
 ROOMY = 64 * 1024 * 1024
 
 
@@ -33,6 +37,14 @@ def pack(n: int, dataset: str = "air", *, epoch: int = 1, size: int = 300, readi
 def key(of: Pack) -> Key:
     """Name a pack."""
     return of.dataset, of.epoch, of.n
+
+
+@contextlib.contextmanager
+def pages_of(size: int) -> Iterator[None]:
+    """Have files made with pages of so many bytes."""
+    pragmas = pack_sql.PRAGMAS.replace(f"page_size={PAGE_BYTES}", f"page_size={size}")
+    with mock.patch.object(pack_sql, "PRAGMAS", pragmas):
+        yield
 
 
 class SlowDisk(VirtualLoop):

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gateway.buffer import RETRY_S, Buffer
+from gateway.buffer import Buffer
 from gateway.journal import Journal
 from gateway.pack_file import BALLAST_BYTES
+from gateway.pack_outgoing import RETRY_S
 from hil.vclock import run
 from tests.buffer_bench import ROOMY, pack
 

@@ -16,14 +16,14 @@ from gateway.pack_sql import Row
 from gateway.payload import packed
 from gateway.reading import Pack, Quality, Reading
 from gateway.senml import encode
-from tests.buffer_bench import ROOMY
+from tests.buffer_bench import OLD_PAGE_BYTES, PAGE_BYTES, ROOMY, pages_of
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 64, 65, 66, 73
 NS = 1_000_000_000
 YEAR_2026 = 1_767_225_600 * NS
 UNITS = {"temperature": "Cel", "text": "", "line": "", "open": "", "humidity": "%RH", "count": "count"}
 COMMANDS = (["stats"], ["verify"], ["export"], ["export", "--format", "csv"])
-PAGE = 1024
+PAGE = OLD_PAGE_BYTES
 NOISE = random.Random(1).randbytes(1_500_000)  # noqa: S311  # the same each time, and it does not compress
 
 
@@ -70,17 +70,17 @@ ROWS = all_rows()
 VALUES = sum(row.pack.readings for row in ROWS)
 
 
-def made(how: str, folder: Path) -> Path:
+def made(how: str, folder: Path, *, page: int = PAGE_BYTES) -> Path:
     """Lay a file into a new folder: "closed"; "open", as it lies there while its log holds all; or "empty"."""
     folder.mkdir()
-    for name, data in _parts(how).items():
+    for name, data in _parts(how, page).items():
         (folder / name).write_bytes(data)
     return folder / "buffer.db"
 
 
 @functools.cache
-def _parts(how: str) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory() as folder:
+def _parts(how: str, page: int) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder, pages_of(page):
         file = PackFile(Path(folder) / "buffer.db", ROOMY)
         file.open("boot", epoch=5)
         rows = () if how == "empty" else ROWS

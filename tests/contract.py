@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jsonschema import Draft7Validator, Draft202012Validator
 from jsonschema.protocols import Validator
 
-from gateway.messages import BufferState, State, UplinkState
+from gateway.messages import BufferState, ConfigurationState, State, UplinkState
 
 CONFIG = Path(__file__).parent.parent / "config"
 OTHERS = Path(__file__).parent / "schemas"
@@ -54,6 +54,7 @@ def some_state(status: Literal["online", "stopped"], **facts: Any) -> State:  # 
         clock="synchronised",
         uplink=UplinkState(up=True),
         buffer=buffer,
+        configuration=ConfigurationState(digest="0", since=0.0),
         devices={},
     )
     return state.model_copy(update=facts)

@@ -7,7 +7,9 @@ import pytest
 
 from gateway.buffer import DELETE_WITHIN_S, Buffer
 from gateway.held import Held
-from tests.buffer_bench import PAGE_BYTES, ROOMY, WAL_BYTES, SlowDisk, contents, live, pack
+from gateway.pack_file import PackFile
+from gateway.pack_room import Terms
+from tests.buffer_bench import OLD_PAGE_BYTES, PAGE_BYTES, ROOMY, WAL_BYTES, SlowDisk, contents, live, pack, pages_of
 
 HOUR_S = 3600
 SLOW_S = 0.01
@@ -193,8 +195,14 @@ def test_marks_tell_where_the_last_runs_ended_on_the_disk(tmp_path: Path) -> Non
         live(tmp_path / "buffer.db", scene)
 
 
-def test_the_file_and_its_log_stay_below_the_cap_and_the_oldest_give_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [PAGE_BYTES, OLD_PAGE_BYTES])
+def test_the_file_and_its_log_stay_below_the_cap_and_the_oldest_give_way(tmp_path: Path, page: int) -> None:
     cap = WAL_BYTES + 1024 * 1024
+    with pages_of(page):
+        file = PackFile(tmp_path / "buffer.db", cap)
+        file.open("boot")
+        file.close()
+    assert int.from_bytes((tmp_path / "buffer.db").read_bytes()[16:18], "big") == page
 
     async def scene(buffer: Buffer) -> None:
         for n in range(1, 1001):
@@ -227,7 +235,7 @@ def test_what_gave_way_while_it_was_under_way_may_be_acknowledged_or_released(tm
         assert (buffer.depth.packs, buffer.depth.stored) == (20, 20)
         assert numbers(await take_all(buffer)) == list(range(11, 31))
 
-    live(tmp_path / "buffer.db", scene, max_bytes=WAL_BYTES + 110 * PAGE_BYTES)
+    live(tmp_path / "buffer.db", scene, max_bytes=WAL_BYTES + 110 * 1024)
 
 
 def test_to_wait_for_an_empty_buffer_ends_with_the_last_acknowledgement(tmp_path: Path) -> None:
@@ -305,7 +313,7 @@ def test_a_pack_that_is_acknowledged_while_it_gives_way_is_not_counted_as_lost(t
         assert (buffer.depth.dropped, buffer.depth.dropped_readings) == (15, 150)
         assert (buffer.depth.packs, buffer.depth.stored, buffer.depth.readings) == (1, 1, 10)
 
-    live(tmp_path / "buffer.db", scene, max_bytes=WAL_BYTES + 60 * PAGE_BYTES, job_s=SLOW_S)
+    live(tmp_path / "buffer.db", scene, max_bytes=WAL_BYTES + 56 * 1024, job_s=SLOW_S)
 
 
 def test_two_who_commit_at_the_same_time_write_each_pack_once(tmp_path: Path) -> None:
@@ -337,3 +345,24 @@ def test_nothing_is_lost_when_the_gateway_ends_in_the_middle_of_a_commit(tmp_pat
     with asyncio.Runner(loop_factory=lambda: SlowDisk(SLOW_S)) as runner:
         runner.run(main())
     assert contents(tmp_path / "buffer.db") == [("air", 1, 1), ("air", 1, 2), ("air", 1, 3)]
+
+
+def test_other_terms_hold_from_then_on_for_what_waits_in_ram_and_on_the_disk(tmp_path: Path) -> None:
+    async def scene(buffer: Buffer) -> None:
+        for n in range(1, 4):
+            buffer.put(pack(n, "air"), 10.0)
+            buffer.put(pack(n, "energy"), 10.0)
+        await buffer.barrier()
+        buffer.put(pack(4, "energy"), 10.0)
+        held = await buffer.take(2)
+        assert [(each.pack.dataset, each.pack.n) for each in held] == [("energy", 4), ("air", 1)]
+        buffer.change({"energy": Terms(9)})
+        held = await buffer.take(3)
+        assert [(each.pack.dataset, each.pack.n) for each in held] == [("energy", n) for n in (1, 2, 3)]
+        for each in held:
+            buffer.release(each)
+        buffer.change({"energy": Terms(5), "air": Terms(9)})
+        held = await buffer.take(2)
+        assert [(each.pack.dataset, each.pack.n) for each in held] == [("air", 2), ("air", 3)]
+
+    live(tmp_path / "buffer.db", scene)

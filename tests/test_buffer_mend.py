@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from gateway.buffer import Buffer
+from gateway.frame import number_of
 from gateway.journal import Journal, Left
+from gateway.pack_file import PackFile
 from gateway.pack_mend import KEPT
 from gateway.pack_raw import Raw, Salvage
+from gateway.pack_room import HISTORY
+from gateway.pack_sql import Row
 from hil.vclock import run
 from tests.buffer_bench import PAGE_BYTES, ROOMY, Key, key, live, pack
 
@@ -203,7 +207,7 @@ def test_what_sqlite_drops_from_a_damaged_log_without_a_word_is_taken_over(tmp_p
     if how == "flipped byte":
         overwrite(log, at + 10, b"!")
     elif how == "garbage frame":
-        overwrite(log, (at - 32) // 1048 * 1048 + 32, bytes(range(256)) * 4 + bytes(24))
+        overwrite(log, (at - 32) // (24 + PAGE_BYTES) * (24 + PAGE_BYTES) + 32, bytes(range(256)) * 2 + bytes(24))
     else:
         overwrite(log, 0, bytes(32))
     found, buffer = reopened(path)
@@ -215,7 +219,7 @@ def test_what_sqlite_drops_from_a_damaged_log_without_a_word_is_taken_over(tmp_p
 def test_what_was_taken_over_from_a_log_is_not_taken_over_again(tmp_path: Path) -> None:
     path = tmp_path / "live" / "buffer.db"
     fill(path, packs=100)
-    overwrite(Path(f"{path}-wal"), 32 + 20 * 1048 + 100, bytes(8))
+    overwrite(Path(f"{path}-wal"), 32 + 20 * (24 + PAGE_BYTES) + 100, b"not this")
 
     def as_killed(scene: Callable[[Buffer], Awaitable[None]]) -> None:
         """Play a scene and leave the files as a killed gateway does."""
@@ -298,6 +302,27 @@ def test_damage_that_shows_while_it_runs_is_mended_while_it_runs(tmp_path: Path)
         assert buffer.depth.stored == buffer.depth.packs
 
     live(path, scene)
+
+
+def test_what_waits_no_more_is_not_taken_for_waiting_after_a_mending(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    fill(path, packs=2000, closed=True)
+    file = PackFile(path, ROOMY, history=True)
+    file.open("boot")
+    file.write([Row(number_of(2, n), pack(n, "old", epoch=2), level) for n, level in ((1, HISTORY), (2, -0x99))], ())
+    file.close()
+
+    async def scene(buffer: Buffer) -> None:
+        zero_a_leaf(path)
+        found: list[Key] = []
+        while len(found) < buffer.depth.packs:
+            found += [key(held.pack) for held in await asyncio.wait_for(buffer.take(50), 1)]
+        assert buffer.mended is not None
+        assert {dataset for dataset, _, _ in found} == {"air"}
+        await buffer.barrier()
+        assert (buffer.depth.stored, buffer.depth.set_aside) == (len(found), 1)
+
+    live(path, scene, forget_before=lambda: 0)
 
 
 def test_damaged_files_are_kept_but_not_for_ever(tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.buffer import Buffer
 from gateway.held import Held
 from gateway.reading import Pack
-from tests.buffer_bench import PAGE_BYTES, ROOMY, WAL_BYTES, Key, SlowDisk, key, pack
+from tests.buffer_bench import ROOMY, WAL_BYTES, Key, SlowDisk, key, pack
 from tests.examples import examples
 
 DATASETS = ("air", "noise", "weather")
 SETTLED_S = 0.5  # all that the disk has to do is done by then, however slow it is here
 SHM = Path("/dev/shm")  # noqa: S108  # hundreds of lives: fsync need not be real here
-TIGHT = WAL_BYTES + 64 * PAGE_BYTES
+TIGHT = WAL_BYTES + 64 * 1024
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ from gateway.pack_file import PackFile
 from gateway.pack_room import HISTORY, ONE_IN, Terms
 from gateway.pack_sql import Row
 from gateway.reading import Pack
-from tests.buffer_bench import PAGE_BYTES, ROOMY, WAL_BYTES, live, pack
+from tests.buffer_bench import ROOMY, WAL_BYTES, live, pack
 from tests.examples import examples
 
-CAP = WAL_BYTES + 400 * PAGE_BYTES
+CAP = WAL_BYTES + 400 * 1024
 DAY_NS = 86_400_000_000_000
 
 
@@ -59,7 +59,7 @@ def test_the_least_important_dataset_gives_way_first_and_whole(tmp_path: Path) -
 async def left_after_release(buffer: Buffer) -> dict[str, list[int]]:
     """Look once more at a buffer whose packs were all taken."""
     await buffer.barrier()
-    for held in list(buffer._out.values()):  # noqa: SLF001  # nobody else gives them back here
+    for held in list(buffer._outgoing.out.values()):  # noqa: SLF001  # nobody else gives them back here
         buffer.release(held)
     return await left(buffer)
 
@@ -200,7 +200,7 @@ def test_whatever_the_rules_nothing_leaves_uncounted_and_the_cap_holds(
     acknowledged: set[int],
 ) -> None:
     cap = 150
-    file = PackFile(tmp_path_factory.mktemp("room") / "b.db", WAL_BYTES + cap * PAGE_BYTES, rules, history=True)
+    file = PackFile(tmp_path_factory.mktemp("room") / "b.db", WAL_BYTES + cap * 1024, rules, history=True)
     file.open("boot")
     numbers: Counter[str] = Counter()
     put: dict[int, Pack] = {}
@@ -218,7 +218,7 @@ def test_whatever_the_rules_nothing_leaves_uncounted_and_the_cap_holds(
         gone |= leaving
         written = file.write(rows, leaving)
         dropped |= {each.id for each in written.dropped}
-        assert file.used_bytes() <= cap * PAGE_BYTES
+        assert file.used_bytes() <= cap * 1024
         assert not dropped & gone
     there, _, _ = file.read(0, 1000)
     assert {row.id for row in there} == set(put) - dropped - gone
@@ -240,3 +240,23 @@ def test_disk_first_sends_nothing_that_is_not_on_the_disk(tmp_path: Path) -> Non
         assert buffer.depth.packs == 0
 
     live(tmp_path / "buffer.db", scene, disk_first=True, max_bytes=ROOMY)
+
+
+def test_who_gives_way_changes_with_the_terms_while_the_buffer_runs(tmp_path: Path) -> None:
+    async def scene(buffer: Buffer) -> None:
+        await fill(buffer, "a", "b", count=100)
+        a = len((await left(buffer))["a"])
+        assert 0 < a < 100
+        buffer.change({"a": Terms(9), "b": Terms(1)})
+        await fill(buffer, "a", first=101, count=30)
+        there = await left_after_release(buffer)
+        assert len(there["a"]) == a + 30
+        assert len(there["b"]) < 100
+        before = len(there["b"])
+        buffer.change({"a": Terms(1), "b": Terms(9)})
+        await fill(buffer, "b", first=101, count=20)
+        there = await left_after_release(buffer)
+        assert len(there["b"]) == before + 20
+        assert len(there["a"]) < a + 30
+
+    live(tmp_path / "buffer.db", scene, max_bytes=CAP)

@@ -205,3 +205,23 @@ def test_what_is_no_thing_description_is_found(spoil: Callable[[dict[str, Any]],
     document = copy.deepcopy(content(catalogue(), "air"))
     spoil(document)
     assert faults(theirs("thing-description-1.1"), document)
+
+
+def test_other_devices_are_described_and_what_was_seen_of_an_equal_one_still_holds() -> None:
+    of = catalogue()
+    of.note("mast", ["wind_speed"])
+    of.note("tag", ["battery_voltage"])
+    before = {dataset: of.hash(dataset) for dataset in of.datasets}
+    of.change([DUST, MAST, TAG], {}, Site())
+    assert {dataset: of.hash(dataset) for dataset in of.datasets} == before
+    of.change([MAST, TAG.model_copy(update={"address": "AA:BB:CC:DD:EE:00"})], {"position": {"owner": "x"}}, Site())
+    assert of.datasets == ["inside", "position"]
+    assert content(of, "position")["dcterms:publisher"] == "x"
+    assert of.hash("position") != before["position"]
+    assert set(content(of, "position")["properties"]) == {"mast/wind_speed"}
+    assert "tag/battery_voltage" not in content(of, "inside")["properties"]
+    assert of.unit("mast", "wind_speed") == "m/s"
+    assert of.unit("dust", "pm10") == ""
+    of.change([DUST, TAG, MAST], {}, Site())
+    assert of.unit("dust", "pm10") != ""
+    assert of.hash("air") == before["air"]

@@ -1,4 +1,7 @@
-"""``polegate buffer`` on a damaged file: what is sound comes out, and what is damaged is told."""
+"""``polegate buffer`` on a damaged file: what is sound comes out, and what is damaged is told.
+
+The files are those of an older gateway, whose pages are so large that a row of the scene lies in one.
+"""
 
 import contextlib
 import json
@@ -14,7 +17,7 @@ from gateway.pack_file import PackFile
 from gateway.pack_room import FRESH
 from gateway.pack_sql import Row
 from gateway.reading import Pack
-from tests.buffer_bench import ROOMY
+from tests.buffer_bench import PAGE_BYTES, ROOMY
 from tests.buffer_scene import (
     EX_DATAERR,
     NOISE,
@@ -36,13 +39,13 @@ from tests.cli_scene import call
 @pytest.fixture
 def closed(tmp_path: Path) -> Path:
     """Give the file of a gateway that closed it."""
-    return made("closed", tmp_path / "polegate")
+    return made("closed", tmp_path / "polegate", page=PAGE)
 
 
 @pytest.fixture
 def left_open(tmp_path: Path) -> Path:
     """Give the file with its log, as a gateway leaves it."""
-    return made("open", tmp_path / "polegate")
+    return made("open", tmp_path / "polegate", page=PAGE)
 
 
 def test_a_flipped_byte_costs_its_pack_and_no_other(closed: Path, tmp_path: Path) -> None:
@@ -92,9 +95,11 @@ def test_a_verdict_for_a_script_says_what_is_damaged(closed: Path) -> None:
     }
 
 
-def test_without_its_first_page_a_file_keeps_its_packs(closed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [PAGE_BYTES, PAGE])
+def test_without_its_first_page_a_file_keeps_its_packs(tmp_path: Path, page: int) -> None:
+    closed = made("closed", tmp_path / "polegate", page=page)
     whole = call("buffer", "export", str(closed)).out
-    closed.write_bytes(bytes(PAGE) + closed.read_bytes()[PAGE:])
+    closed.write_bytes(bytes(page) + closed.read_bytes()[page:])
     with untouched(closed.parent):
         assert call("buffer", "stats", str(closed)).out.splitlines()[1] == "2 epochs: 2 to 5"
         code, out, _ = call("buffer", "verify", str(closed))

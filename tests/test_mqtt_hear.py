@@ -98,3 +98,25 @@ def test_what_nobody_hears_yet_waits_up_to_the_bound_and_all_of_it_without_one(u
         assert kept <= len(got) <= kept + 1  # the first was taken before the others waited, or not
 
     play(scene)
+
+
+def test_each_hears_his_own_topics_and_who_leaves_unsubscribes() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        packets = publish("a", b"1") + publish("b/c", b"2") + publish("d", b"3")
+        broker.on_publish = lambda _: [Send(packets), Ack()]
+        link = await connected(broker)
+        first, second = link.hear("a", "d"), link.hear("b/+")
+        waiting = [asyncio.ensure_future(anext(each)) for each in (first, second)]
+        await asyncio.sleep(0.1)
+        await link.send(GO)
+        assert [(await each).payload for each in waiting] == [b"1", b"2"]
+        await second.aclose()
+        await asyncio.sleep(0.1)
+        assert broker.unsubscribed == ["b/+"]
+        assert (await anext(first)).payload == b"3"
+        await link.send(GO)
+        assert (await anext(first)).payload == b"1"
+        await first.aclose()
+        await link.close()
+
+    play(scene)

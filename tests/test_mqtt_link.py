@@ -13,6 +13,7 @@ from gateway import mqtt_link
 from gateway.mqtt_link import (
     ACK_S,
     KEEPALIVE_S,
+    Cut,
     Link,
     Message,
     NotAcknowledged,
@@ -289,6 +290,25 @@ def test_a_message_that_is_too_large_for_the_broker_is_refused_before_it_costs_t
         await link.close()
 
     play(scene)
+
+
+@pytest.mark.parametrize(("end", "kind"), [("broker", Cut), ("close", UplinkDown), ("abort", UplinkDown)])
+def test_who_ended_the_link_is_told_to_those_who_wait(end: str, kind: type[UplinkDown]) -> None:
+    async def scene(link: Link, broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda _: NOTHING
+        waiting = asyncio.ensure_future(link.send(message()))
+        await asyncio.sleep(0.1)
+        if end == "broker":
+            broker.drop()
+        elif end == "close":
+            await link.close()
+        else:
+            link.abort()
+        with pytest.raises(UplinkDown) as error:
+            await waiting
+        assert type(error.value) is kind
+
+    on_a_link(scene)
 
 
 def test_a_link_that_is_closed_in_order_leaves_no_will() -> None:

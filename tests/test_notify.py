@@ -1,13 +1,14 @@
 """What systemd is told, over its socket; and that it never keeps the gateway waiting."""
 
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gateway.notify import notify
+from gateway.notify import notify, notify_reloading
 from tests.stage import open_files
 
 
@@ -58,3 +59,11 @@ def test_a_process_that_may_open_no_more_files_goes_on(monkeypatch: pytest.Monke
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
     monkeypatch.setattr("gateway.notify.socket.socket", refuse)
     notify("WATCHDOG=1")
+
+
+def test_a_reload_is_told_with_the_time_that_systemd_compares(manager: socket.socket) -> None:
+    before = time.monotonic_ns() // 1000
+    notify_reloading()
+    word, stamp = manager.recv(4096).decode().split("\n")
+    assert word == "RELOADING=1"
+    assert before <= int(stamp.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000

@@ -9,6 +9,7 @@ from gateway.buffer import Buffer
 from gateway.clock import Clock
 from gateway.health import DeviceHealth
 from gateway.journal import Journal
+from gateway.plant import Standing, Verdict
 from gateway.pole_state import PoleState
 from gateway.reading import Pack
 from gateway.report import last_will
@@ -49,6 +50,7 @@ class Scene:
         self.clock = Watch()
         self.buffer = buffer
         self.dust = DeviceHealth()
+        self.standing = Standing("ab12", 90 * NS)
         self.state = PoleState(
             clock=self.clock,
             uplink=Uplink(where(1), last_will("pole/1/pole-7")),
@@ -56,6 +58,7 @@ class Scene:
             journal=Journal(None, "the-boot"),
             health={"dust": self.dust},
             refused=dict,
+            standing=lambda: self.standing,
         )
 
 
@@ -124,5 +127,24 @@ def test_counts_do_not_matter_and_troubles_do(tmp_path: Path) -> None:
         assert len(seen) == 4
         s.buffer.depth.dropped = 2
         assert s.state.what_matters() in seen
+
+    play(tmp_path, scene)
+
+
+def test_it_tells_which_configuration_runs_and_what_came_of_the_last_one(tmp_path: Path) -> None:
+    async def scene(s: Scene) -> None:
+        seen = {s.state.what_matters()}
+        told = json.loads(s.state.now().encoded())
+        assert told["configuration"] == {"digest": "ab12", "since": 1_800_000_090}
+        s.standing = Standing("cd34", 95 * NS, 12.34, Verdict("refused", "", "it has a fault", 80 * NS))
+        seen.add(s.state.what_matters())
+        told = json.loads(s.state.now().encoded())
+        must_be("state", told)
+        last = {"result": "refused", "digest": "", "why": "it has a fault", "at": 1_800_000_080}
+        assert told["configuration"] == {"digest": "cd34", "since": 1_800_000_095, "trial": 12.3, "last": last}
+        s.standing = s.standing._replace(trial=11.0)
+        assert s.state.what_matters() in seen
+        s.standing = s.standing._replace(trial=None)
+        assert s.state.what_matters() not in seen
 
     play(tmp_path, scene)

@@ -14,9 +14,11 @@ from drivers.ruuvi import Ruuvi
 from drivers.sds011 import Sds011
 from gateway.catalogue import Catalogue
 from gateway.mqtt_link import ACK_S
+from gateway.plant import Echo
 from gateway.report import BEAT_S, Report, last_will
 from gateway.uplink import Uplink
-from hil.scripted_broker import NOTHING, Ack, Disconnect, Refuse, ScriptedBroker
+from hil.mqtt_packets import Publish
+from hil.scripted_broker import NOTHING, Ack, Deeds, Disconnect, Refuse, ScriptedBroker, Send
 from hil.senml import plain
 from tests.broker_scene import play, where
 from tests.contract import must_be, some_state
@@ -232,5 +234,68 @@ def test_the_will_says_gone_in_the_words_of_the_state() -> None:
         ((topic, payload),) = broker.wills
         assert (topic, json.loads(payload)) == (f"{TOPIC}/state", {"status": "gone"})
         assert broker.connects[0].will_retained
+
+    play(scene)
+
+
+def mirror(publish: Publish) -> Deeds:
+    """Give back what the pole tells of itself, and acknowledge it."""
+    return [Send(sent(publish.topic, publish.payload)), Ack()] if publish.topic.endswith("/state") else Ack()
+
+
+def sent(topic: str, payload: bytes) -> bytes:
+    """Return a PUBLISH with QoS 0, MQTT 5 section 3.3."""
+    body = len(topic).to_bytes(2, "big") + topic.encode() + b"\0" + payload
+    low, high = len(body) & 0x7F, len(body) >> 7
+    return bytes((0x30, low | 0x80, high)) + body
+
+
+def test_the_state_that_comes_back_proves_the_link_both_ways() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = mirror
+        async with telling(broker.port) as pole:
+            link = await pole.uplink.link()
+            began = asyncio.get_running_loop().time()
+            assert await pole.report.echo(link) == Echo(taken=True, came_back=True)
+            assert asyncio.get_running_loop().time() - began < 0.1
+            await asyncio.sleep(0.1)
+            assert broker.unsubscribed == [f"{TOPIC}/state"]
+            assert states(broker)[-1]["status"] == "online"
+
+    play(scene)
+
+
+def test_what_comes_back_must_be_what_was_told_now() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda publish: [Send(sent(publish.topic, b"{}")), Ack()]
+        async with telling(broker.port) as pole:
+            began = asyncio.get_running_loop().time()
+            echo = await pole.report.echo(await pole.uplink.link())
+            why = "the pole published its state, and it did not come back within 10 s"
+            assert echo == Echo(taken=True, came_back=False, why=why)
+            assert asyncio.get_running_loop().time() - began == pytest.approx(10, abs=0.1)
+
+    play(scene)
+
+
+def test_a_broker_that_refuses_either_way_or_says_nothing_or_goes_is_no_proof() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with telling(broker.port) as pole:
+            link = await pole.uplink.link()
+            broker.on_publish = lambda _: Ack(0x87)
+            assert await pole.report.echo(link) == Echo(
+                taken=False, came_back=False, why="the broker refuses with reason 0x87"
+            )
+            broker.on_publish = mirror
+            broker.on_subscribe = lambda _, __: 0x87
+            why = "the broker refuses a subscription with reason 0x87"
+            assert await pole.report.echo(link) == Echo(taken=True, came_back=False, why=why)
+            broker.on_publish = lambda _: NOTHING
+            why = "the pole published its state, and the broker did not acknowledge it within 10 s"
+            assert await pole.report.echo(link) == Echo(taken=False, came_back=False, why=why)
+            broker.on_publish = lambda _: Disconnect(0x97)
+            echo = await pole.report.echo(link)
+            assert (echo.taken, echo.came_back) == (False, False)
+            assert "the link broke" in echo.why
 
     play(scene)

@@ -160,13 +160,38 @@ def test_numbers_are_written_as_the_device_sent_them() -> None:
         '"v":0.1}',
         '"v":20}',
         '"v":-4.3}',
-        '"v":1e-07}',
+        '"v":1e-7}',
         f'"v":{2**60}}}',
         '"v":21.0}',
         '"vb":true}',
         '"vs":"ü°"}',
     ):
         assert text in blob.decode()
+
+
+def test_a_percent_sign_stays_what_it_is() -> None:
+    readings = [Reading("a", "air", 0, {"h": 40.5, "s": "100 %b", "q/quality": Quality(1, "%s")})]
+    blob = written(readings, {("a", "h"): "%RH", ("a", "s"): "", ("a", "q/quality"): ""}, labels={"after": "%d"})
+    found = {record.name: (record.unit, record.value) for record in read(blob)}
+    assert found == {"pole-7/a/h": ("%RH", 40.5), "pole-7/a/s": ("", "100 %b"), "pole-7/a/q/quality": ("", 1)}
+    assert [record.labels.get("why") for record in read(blob)] == ["%s", None, None]
+    assert read(blob)[0].labels["after"] == "%d"
+
+
+def test_a_channel_that_not_every_look_has_is_one_run_with_its_own_times() -> None:
+    readings = [
+        Reading("a", "air", 0, {"t": 1, "on": True}),
+        Reading("a", "air", NS, {"h": 5}),
+        Reading("a", "air", 2 * NS, {"on": 3, "t": 2.5}),
+    ]
+    records = read(written(readings, {("a", "t"): "Cel", ("a", "h"): "%RH", ("a", "on"): ""}))
+    assert [(record.name[9:], record.time - EPOCH / NS, record.value) for record in records] == [
+        ("on", 0, True),
+        ("on", 2, 3),
+        ("h", 1, 5),
+        ("t", 0, 1),
+        ("t", 2, 2.5),
+    ]
 
 
 def test_times_are_whole_milliseconds_and_left_out_where_they_are_the_base_time() -> None:

@@ -14,7 +14,7 @@ TOPIC = "it is made of letters, digits, - and _, with a / between two words"
 SEALED = "a pack is sealed before it is stored"
 CLEAR = "who blocks the one gets all that goes to the other in clear"
 CREDENTIAL = 'write "credential:NAME", with the name that LoadCredential= has'
-SECTIONS = '"bluetooth", "buffer", "dataset", "device", "pole", "port" and "uplink"'
+SECTIONS = '"bluetooth", "buffer", "dataset", "device", "pole", "port", "reload" and "uplink"'
 ALIKE = "set the devices alike and write their baud, parity and stop_bits into [port.rs485]"
 AIR = '"access", "commit_within", "licence", "owner", "priority", "send_every" and "when_full"'
 

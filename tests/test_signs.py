@@ -10,6 +10,7 @@ import pytest
 
 from gateway.health import DeviceHealth
 from gateway.pack_sql import Mended
+from gateway.plant import Verdict
 from gateway.signs import Certificate, Refusal, Sign, Signs
 
 NS = 1_000_000_000
@@ -27,6 +28,7 @@ class Pole:
     dead: int = 0
     refused: dict[str, Refusal] = field(default_factory=dict)
     certificate: Certificate = field(default_factory=Certificate)
+    verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
         self.signs = Signs(
@@ -37,6 +39,7 @@ class Pole:
             dead=lambda: self.dead,
             refused=lambda: self.refused,
             certificate=lambda: self.certificate,
+            verdict=lambda: self.verdict,
         )
 
     def now(self) -> int:
@@ -65,6 +68,7 @@ def test_a_pole_that_is_well_shows_no_sign() -> None:
         ("buffer", "buffer", ""),
         ("buffer", "dead", ""),
         ("clock", "clock", ""),
+        ("configuration", "configuration", ""),
     ]
 
 
@@ -191,3 +195,27 @@ def test_a_clock_that_is_not_right_is_told_since_when() -> None:
     assert "time server" in sign.hint
     pole.right = True
     assert pole.look("clock").code == ""
+
+
+def test_what_was_wrong_with_a_device_is_over_when_it_is_taken_out() -> None:
+    pole = Pole(
+        health={"dust": DeviceHealth(lapse="no-reply", since=7 * NS, text="nothing came"), "tag": DeviceHealth()}
+    )
+    assert pole.look("dust").code == "no-reply"
+    del pole.health["dust"], pole.health["tag"]
+    over = pole.look("dust")
+    assert (over.code, over.since, over.text, over.hint) == ("", pole.time, "it was taken out of the configuration", "")
+    assert pole.look("dust") == over
+    pole.health["dust"] = DeviceHealth()
+    assert pole.look("dust").text == "it gives values"
+
+
+def test_a_configuration_that_was_not_taken_is_a_sign_until_one_is_accepted() -> None:
+    pole = Pole()
+    for result, code in (("refused", "not-taken"), ("rolled-back", "rolled-back"), ("accepted", ""), ("unproven", "")):
+        pole.verdict = Verdict(result, "ab12", "the tag is silent", pole.time)  # type: ignore[arg-type]  # they are
+        sign = pole.look("configuration")
+        assert (sign.event, sign.code, sign.since) == ("configuration", code, sign.since)
+        assert (sign.text == "the tag is silent") == bool(code)
+        assert ("systemctl reload" in sign.hint) == bool(code)
+    assert pole.look("configuration").times == {"not-taken": 1, "rolled-back": 1}

@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from drivers.contract import NoReply, Values
-from gateway import app
+from gateway import progress
 from gateway.notify import watchdog_s
 from gateway.poll import poll
 from gateway.settings_file import load
@@ -70,7 +70,7 @@ async def polled_for(seconds: float, act: Callable[[], Coroutine[Any, Any, Value
     device = device_that(act)
     shelf = Shelf(device)
     job = asyncio.create_task(poll(device, NoPort(), shelf.account))
-    within = app._longest(device, [device])  # noqa: SLF001  # the bound that the gateway has
+    within = progress._longest(device, [device])  # noqa: SLF001  # the bound that the gateway has
     async with feeding(lambda: [Watched("device actor", shelf.health.looks, within)]) as told:
         await asyncio.sleep(seconds)
     job.cancel()
@@ -192,7 +192,7 @@ def test_the_period_is_what_systemd_says_to_this_very_process(
 
 def test_every_device_of_the_example_has_a_bound_above_its_own_pauses() -> None:
     settings = load(Path(__file__).parent.parent / "config" / "pole.toml")
-    bounds = {device.id: app._longest(device, settings.devices) for device in settings.devices}  # noqa: SLF001  # the same
+    bounds = {device.id: progress._longest(device, settings.devices) for device in settings.devices}  # noqa: SLF001  # the same
     assert all(600 < bound < 100_000 for bound in bounds.values()), bounds
 
 

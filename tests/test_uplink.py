@@ -25,7 +25,7 @@ from gateway.uplink import (
 from hil.bench.proc import rss_mb
 from hil.mqtt_packets import Connect
 from hil.scripted_broker import NOTHING, Accept, Ack, Close, Deed, Deeds, Disconnect, Refuse, Reset, ScriptedBroker
-from tests.broker_scene import WILL, play, where
+from tests.broker_scene import WILL, another_broker, play, where
 
 HOUR_S = 3600.0
 
@@ -318,17 +318,6 @@ def test_an_uplink_that_is_closed_in_order_leaves_no_will_and_a_dropped_one_does
     play(scene)
 
 
-@contextlib.asynccontextmanager
-async def another_broker() -> AsyncIterator[ScriptedBroker]:
-    broker = ScriptedBroker()
-    await broker.start()
-    try:
-        yield broker
-    finally:
-        await broker.close()
-        assert broker.violations == []
-
-
 def with_two(scene: Callable[[Uplink, ScriptedBroker, ScriptedBroker], Awaitable[None]], *, away: bool = False) -> None:
     """Play a scene with an uplink to a better broker and another one; the better may be away at first."""
 
@@ -366,6 +355,8 @@ def test_while_the_best_broker_is_away_the_next_one_is_taken_and_the_best_is_loo
         link = await uplink.link()
         assert now() < 0.1
         assert uplink.state["broker"] == place(other)
+        note = f"{place(better)} comes first in `url`, and is not taken: the broker refuses the connection"
+        assert uplink.state["note"].startswith(note)
         await asyncio.sleep(HOUR_S)
         assert await uplink.link() is link
         pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -390,7 +381,7 @@ def test_the_best_broker_is_taken_again_when_it_is_back_without_a_gap_in_the_sen
         sending = asyncio.create_task(send_for_ever())
         await better.start()
         await asyncio.sleep(FEW_MINUTES_S + LOOK_S + 1)
-        assert uplink.state["broker"] == place(better)
+        assert (uplink.state["broker"], uplink.state["note"]) == (place(better), "")
         assert not sending.done()
         sending.cancel()
         assert max(later - earlier for earlier, later in itertools.pairwise(sent)) < 1
@@ -428,7 +419,7 @@ def test_a_better_broker_that_lets_in_and_breaks_is_not_gone_back_to_in_a_tight_
             await asyncio.sleep(1)
             up += uplink.up
         assert len(better.connects) <= 2 * HOUR_S / FEW_MINUTES_S
-        assert up > 0.9 * HOUR_S
+        assert up > 0.8 * HOUR_S
         assert len(other.connects) > 5
 
     with_two(scene)

@@ -554,7 +554,8 @@ def test_the_gateway_goes_by_its_second_broker_with_a_key_from_systemd_and_tells
         told = heard.state["uplink"]
         assert daemon.stop() == 0
     assert told["broker"] == f"127.0.0.1:{broker.web_port}"
-    assert (told["up"], told["mqtt"], told["note"], told["certificate_trouble"]) == (True, "5", "", "")
+    assert (told["up"], told["mqtt"], told["certificate_trouble"]) == (True, "5", "")
+    assert "comes first in `url`, and is not taken: cannot connect" in told["note"]
     assert told["certificate_expires"] == ours.files(Pair(own.cert, key)).read().expires
 
 

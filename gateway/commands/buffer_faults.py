@@ -14,14 +14,13 @@ import click
 
 from gateway.commands.buffer_export import Changed
 from gateway.pack_mend import PARTS
-from gateway.pack_raw import PAGE, WAL_MAGIC, Raw, dropped_by_sqlite
+from gateway.pack_raw import WAL_MAGIC, Raw, dropped_by_sqlite
 from gateway.pack_sql import APPLICATION_ID, VERSION
 
 EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 65, 66, 73  # sysexits.h
 HEAD = struct.Struct(">16s 12x I 28x I 4x I")  # of a database, section 1.3: magic, pages, version, application
 ROOT = 2  # page of the table that is made first, sections 1.5 and 1.6
 INTERIOR, LEAF = b"\x05", b"\x0d"
-MOST_CELLS = (PAGE - 12) // 2
 SQLITE = b"SQLite format 3\0"
 NAME_IT = "name the file that stands as `path` in [buffer] of the configuration"
 
@@ -39,7 +38,7 @@ class _Tree(Raw):
             seen.add(number)
             cells = int.from_bytes(page[3:5], "big")
             if page[:1] == INTERIOR:
-                places = struct.unpack_from(f">{min(cells, MOST_CELLS)}H", page, 12)
+                places = struct.unpack_from(f">{min(cells, (self.page_bytes - 12) // 2)}H", page, 12)
                 ahead += [int.from_bytes(page[at : at + 4], "big") for at in (8, *places)]
             elif page[:1] == LEAF:
                 rows += cells
@@ -48,8 +47,9 @@ class _Tree(Raw):
         return rows, lost
 
     def missing(self, pages: int) -> int:
-        """Return how many of its first pages lie neither in the file nor in the log."""
-        return sum(len(self._page(number)) < PAGE for number in range(1, pages + 1))
+        """Return the bytes of those of its first pages that lie neither in the file nor in the log."""
+        size = self.page_bytes
+        return size * sum(len(self._page(number)) < size for number in range(1, pages + 1))
 
 
 class NoBuffer(click.ClickException):
@@ -123,7 +123,7 @@ def file_fault(path: Path) -> str:
     _, pages, _, _ = _head(path)
     with _Tree(path) as tree:
         missing = tree.missing(pages)
-    return f"{count(missing * PAGE, 'byte')} of it missing" if missing else ""
+    return f"{count(missing, 'byte')} of it missing" if missing else ""
 
 
 def tree_fault(path: Path, found: int) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from drivers.contract import Advert, Advertised, Asked, DeviceError, Driver, NoReply, OnPort, Streamed, Values
-from gateway import log
-from gateway.app import line_of
+from gateway import log, shares
 from gateway.commands.check import FILE, report
 from gateway.commands.values import table
+from gateway.crew import line_on
 from gateway.faults import SettingsError, mean
 from gateway.line import Line, LinePort
 from gateway.settings import Settings
@@ -88,7 +88,7 @@ async def _read(device: Driver, settings: Settings, tape: Tape) -> Values:
         return await _from_air(device, settings.root.bluetooth.adapter, tape)
     if not isinstance(device, OnPort):
         raise TypeError(f"{type(device)} is no kind of driver there is")
-    line = line_of(settings, device.port, tap=tape.show)
+    line = line_on(device.port, shares.way(settings, device.port), tap=tape.show)
     keeping = asyncio.create_task(line.run())
     try:
         try:

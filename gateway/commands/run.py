@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import functools
 import os
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ EX_CANTCREAT = 73  # sysexits.h
 @click.command("run")
 @click.option("--config", "path", metavar="FILE", required=True, type=FILE, help="The configuration file.")
 def command(path: Path) -> int:
-    """Run the gateway until SIGTERM or SIGINT.
+    """Run the gateway until SIGTERM or SIGINT. Upon SIGHUP it reads FILE anew, and takes it on trial.
 
     It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
 
@@ -46,7 +47,7 @@ def command(path: Path) -> int:
         return 0
     report(settings.warnings, "warning: ")
     try:
-        runner.run(app.run(settings))
+        runner.run(app.run(settings, functools.partial(load, path)))
     except BufferUnusable as error:
         click.echo(f"{path}: {error}", err=True)
         return EX_CANTCREAT

@@ -20,8 +20,7 @@ import click
 from pydantic import ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from gateway import log, records
-from gateway.app import brokers_of
+from gateway import log, records, shares
 from gateway.clock import Clock
 from gateway.commands.check import FILE, report
 from gateway.commands.tail_mend import Mending
@@ -110,7 +109,7 @@ def command(
     except SettingsError as error:
         return report(error.faults)
     client = f"polegate-tail-{secrets.token_hex(4)}"  # that of a pole would end the pole's connection
-    brokers = [replace(broker, client=client) for broker in brokers_of(settings)]
+    brokers = [replace(broker, client=client) for broker in shares.brokers(settings)]
     log.start(logging.ERROR)  # what is wrong is said here
     show = AsJson() if as_json else AsText()
     tail = Tail(

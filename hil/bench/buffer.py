@@ -3,8 +3,12 @@
 =====  ===============================================================================================
 A      a commit for each reading, rollback journal, synchronous=FULL, pages of 4 KiB
 B      a commit for each window of ten seconds (500 readings), WAL, synchronous=FULL, pages of 4 KiB
-ours   packer and buffer of the gateway; a commit for each window as well, with a pack of each of four datasets
+ours   packer and buffer of the gateway; a commit for each window as well, with a pack of each dataset
 =====  ===============================================================================================
+
+The readings are the same in two shapes. In one, all belong to one dataset: 500 readings are one pack, which is what the
+aims were set for. In the other they belong to four datasets, as on a pole: four packs, each with a quarter of it. Those
+figures end with ``_four_datasets``.
 
 Ours encodes when it fills, B when it drains. Each layout runs in a process of its own (``tests.bench_buffer``), so that
 CPU and memory are its own; they take turns, and the median counts.
@@ -30,6 +34,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+SHAPES = {1: "", 4: "_four_datasets"}  # how many datasets, and how the figures end
+POLE = 4
 TURNS = 3
 LIFE, SINGLE = 800, 4  # windows; those of A take their time
 BACKLOG = {"packs": 26_000, "rows": 4_000}
@@ -44,14 +50,16 @@ Figures = dict[str, float]
 
 
 async def measure(folder: Path, _polegate: str) -> Figures:
-    """Run the scenario. Takes some 70 seconds."""
+    """Run the scenario. Takes some two minutes."""
     this = asyncio.current_task()
     assert this is not None  # noqa: S101  # a coroutine that runs has a task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # else the mount would stay
     async with _disk(folder) as disk:
         print(f"device bytes from: {disk.counter}")
-        figures = await _lives(disk)
-        figures |= await _backlogs(disk)
+        figures: Figures = {}
+        for datasets, suffix in SHAPES.items():
+            ratios = await _lives(disk, datasets) | await _backlogs(disk, datasets)
+            figures |= {f"{name}{suffix}": value for name, value in ratios.items()}
         figures |= await _online(disk)
         if shutil.which("strace"):
             figures |= await _fsyncs(disk)
@@ -73,25 +81,42 @@ class Disk:
     counter: Path
 
     async def child(
-        self, task: str, layout: str, count: int, *, file: str = "", before: tuple[str, ...] = ()
+        self, task: str, layout: str, datasets: int, count: int, *, file: str = "", before: tuple[str, ...] = ()
     ) -> Figures:
         """Have a process measure something.
 
         Args:
-            task: what; see ``tests.bench_buffer``, as ``layout`` and ``count``.
+            task: what; see ``tests.bench_buffer``, as ``layout``, ``datasets`` and ``count``.
             layout: of the store.
+            datasets: in which the readings are.
             count: how much.
             file: name of the store that stays; without one it goes.
             before: what the command begins with.
         """
         path = self.folder / (file or "passing")
-        python = (sys.executable, "-m", "tests.bench_buffer", task, layout, str(count), path, self.counter)
+        python = (
+            sys.executable,
+            "-m",
+            "tests.bench_buffer",
+            task,
+            layout,
+            str(datasets),
+            str(count),
+            path,
+            self.counter,
+        )
         figures: Figures = json.loads(await _output(*DIE_WITH_US, *before, *DIE_WITH_US, *python))
         if not file:
-            for part in self.folder.glob("passing*"):
-                part.unlink()
-        print(f"{task} {layout} {count}: {', '.join(f'{name} {value:.4g}' for name, value in figures.items())}")
+            self.forget("passing")
+        print(
+            f"{task} {layout} {datasets} {count}: {', '.join(f'{name} {value:.4g}' for name, value in figures.items())}"
+        )
         return figures
+
+    def forget(self, file: str) -> None:
+        """Remove a store."""
+        for part in self.folder.glob(f"{file}*"):
+            part.unlink()
 
 
 @contextlib.asynccontextmanager
@@ -114,10 +139,10 @@ async def _disk(folder: Path) -> AsyncIterator[Disk]:
             await _done("umount", mount) or await _done("umount", "--lazy", mount)
 
 
-async def _lives(disk: Disk) -> Figures:
+async def _lives(disk: Disk, datasets: int) -> Figures:
     """Fill and drain."""
-    ours, rows = await _turns(disk, "life", LIFE)
-    single = await disk.child("fill", "row-commit", SINGLE)
+    ours, rows = await _turns(disk, "life", datasets, LIFE)
+    single = await disk.child("fill", "row-commit", datasets, SINGLE)
     return {
         "buffer_bytes_ratio_vs_rows": ours["bytes"] / rows["bytes"],
         "buffer_bytes_ratio_vs_row_commit": ours["bytes"] / single["bytes"],
@@ -125,11 +150,13 @@ async def _lives(disk: Disk) -> Figures:
     }
 
 
-async def _backlogs(disk: Disk) -> Figures:
+async def _backlogs(disk: Disk, datasets: int) -> Figures:
     """Pile up, start with it, drain it."""
-    piled = {layout: await disk.child("backlog", layout, count, file=layout) for layout, count in BACKLOG.items()}
-    started = await _turns(disk, "start", keep=True)
-    drained = await _turns(disk, "drain", DRAINED, keep=True)
+    piled = {layout: await disk.child("backlog", layout, datasets, n, file=layout) for layout, n in BACKLOG.items()}
+    started = await _turns(disk, "start", datasets, keep=True)
+    drained = await _turns(disk, "drain", datasets, DRAINED, keep=True)
+    for layout in BACKLOG:
+        disk.forget(layout)
     return {
         "buffer_file_ratio_vs_rows": piled["packs"]["file_bytes"] / piled["rows"]["file_bytes"],
         "buffer_start_s": started[0]["start_s"],
@@ -139,7 +166,7 @@ async def _backlogs(disk: Disk) -> Figures:
 
 
 async def _online(disk: Disk) -> Figures:
-    return {"buffer_online_bytes": (await disk.child("online", "packs", ONLINE))["bytes"]}
+    return {"buffer_online_bytes": (await disk.child("online", "packs", POLE, ONLINE))["bytes"]}
 
 
 async def _fsyncs(disk: Disk) -> Figures:
@@ -154,12 +181,15 @@ async def _fsyncs(disk: Disk) -> Figures:
     }
 
 
-async def _turns(disk: Disk, task: str, count: int = 0, *, keep: bool = False) -> tuple[Figures, Figures]:
+async def _turns(
+    disk: Disk, task: str, datasets: int, count: int = 0, *, keep: bool = False
+) -> tuple[Figures, Figures]:
     """Have our layout and B do the same in turn; return the medians of both."""
     taken: dict[str, dict[str, list[float]]] = {layout: defaultdict(list) for layout in ("packs", "rows")}
     for _ in range(TURNS):
         for layout, figures in taken.items():
-            for name, value in (await disk.child(task, layout, count, file=layout if keep else "")).items():
+            child = await disk.child(task, layout, datasets, count, file=layout if keep else "")
+            for name, value in child.items():
                 figures[name].append(value)
     ours, rows = ({name: statistics.median(values) for name, values in each.items()} for each in taken.values())
     return ours, rows
@@ -169,7 +199,7 @@ async def _traced(disk: Disk, task: str, count: int) -> tuple[Figures, int]:
     """Return what a process measures, and how often it called fsync."""
     log = disk.folder / "strace"
     before = ("strace", "-f", "-c", "-e", f"trace={','.join(FSYNCS)}", "-o", str(log))
-    figures = await disk.child(task, "packs", count, before=before)
+    figures = await disk.child(task, "packs", POLE, count, before=before)
     lines = [line.split() for line in log.read_text().splitlines()]  # % time, seconds, usecs/call, calls, syscall
     return figures, sum(int(words[3]) for words in lines if words and words[-1] in FSYNCS)
 

@@ -144,9 +144,9 @@ STUCK = """
 import asyncio
 from typing import ClassVar, Literal
 from drivers.contract import Asked, Channel
-from gateway import app
+from gateway import progress
 
-app.LONGEST_LOOK_S, app.LONGEST_PAUSE_S = -12.0, 0.0  # minutes otherwise
+progress.LONGEST_LOOK_S, progress.LONGEST_PAUSE_S = -12.0, 0.0  # minutes otherwise
 
 class Stuck(Asked):
     driver: Literal["stuck"]

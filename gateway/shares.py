@@ -1,0 +1,125 @@
+"""What of the settings each part is handed, in plain values; and what two settings differ in."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from drivers.contract import Advertised, Driver, OnPort
+from gateway.catalogue import Site
+from gateway.crew import Roster, Way
+from gateway.mqtt_link import Broker
+from gateway.pack_room import Terms
+from gateway.settings import Settings
+from gateway.tls import TlsFiles
+
+DIGEST_DIGITS = 12
+INTERVALS = 3
+RESTART = "sudo systemctl restart polegate"
+
+
+def brokers(settings: Settings) -> list[Broker]:
+    """Tell where the brokers are and how to get in, the best first."""
+    uplink = settings.root.uplink
+    files = TlsFiles(ca=uplink.ca_file, cert=uplink.cert_file, key=uplink.key_file)
+    return [
+        Broker(
+            host=broker.host,
+            port=broker.port,
+            tls=files if broker.tls else None,
+            path=broker.path,
+            client=settings.root.pole.id,
+            username=uplink.username or settings.root.pole.id,
+            password_file=uplink.password_file,
+        )
+        for broker in uplink.brokers
+    ]
+
+
+def way(settings: Settings, port: str) -> Way:
+    """Tell what the line of a [port] section is."""
+    section = settings.root.port[port]
+    return Way(tcp=section.tcp) if section.tcp else Way(section.path, settings=settings.line(port))
+
+
+def roster(settings: Settings) -> Roster:
+    """Tell who is to be read, and by what."""
+    ports = dict.fromkeys(device.port for device in settings.devices if isinstance(device, OnPort))
+    return Roster(settings.devices, {port: way(settings, port) for port in ports}, settings.root.bluetooth.adapter)
+
+
+def site(settings: Settings) -> Site:
+    """Tell where the pole stands."""
+    pole = settings.root.pole
+    return Site(pole.description, pole.latitude, pole.longitude)
+
+
+def licences(settings: Settings) -> dict[str, dict[str, str]]:
+    """Tell of each dataset that has devices on what terms others may use it."""
+    return {name: _licence(settings, name) for name in {device.home for device in settings.devices}}
+
+
+def terms(settings: Settings) -> dict[str, Terms]:
+    """Tell of each dataset how it fares when the buffer is full."""
+    names = {*settings.root.dataset, *(device.home for device in settings.devices)}
+    return {name: Terms(settings.dataset(name).priority, settings.dataset(name).when_full) for name in names}
+
+
+def touched(old: Settings, new: Settings) -> set[str]:
+    """Name the datasets that are packed or described in another way."""
+    names = {device.home for device in (*old.devices, *new.devices)}
+    return {name for name in names if _of_dataset(old, name) != _of_dataset(new, name)}
+
+
+def renamed(old: Settings, new: Settings) -> Mapping[str, str]:
+    """Tell which devices have another id and are equal else: old to new."""
+    left = {device.id: device for device in old.devices}
+    came = {device.id: device for device in new.devices}
+    pairs = {}
+    for name in left.keys() - came.keys():
+        for other in came.keys() - left.keys():
+            if left[name].model_copy(update={"id": other}) == came[other]:
+                pairs[name] = other
+    return pairs
+
+
+def patience_s(settings: Settings, device: Driver) -> float:
+    """Tell how many seconds a device may take to give values after it was started."""
+    silence = device.SILENT_AFTER_S if isinstance(device, Advertised) else 0.0
+    every: float = getattr(device, "every", 0.0)
+    return max(settings.root.reload.device_within, INTERVALS * every, silence)
+
+
+def needs_restart(old: Settings, new: Settings) -> str:
+    """Tell why the one cannot take the place of the other while the gateway runs; "" where it can."""
+    before, after = _fixed(old), _fixed(new)
+    if not (changed := [key for key in before if before[key] != after[key]]):
+        return ""
+    return f"{' and '.join(changed)} cannot be changed while the gateway runs; {RESTART}"
+
+
+def digest(settings: Settings) -> str:
+    """Return what stands for the content of settings."""
+    content = [settings.root.model_dump(mode="json", exclude={"device"})]
+    content += [device.model_dump(mode="json") for device in settings.devices]
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]
+
+
+def _fixed(settings: Settings) -> dict[str, object]:
+    """Return what holds from the start of the gateway to its end."""
+    root = settings.root
+    return {
+        '"id" in [pole]': root.pole.id,
+        '"prefix" in [uplink]': root.uplink.prefix,
+        **{f'"{key}" in [buffer]': value for key, value in root.buffer},
+    }
+
+
+def _licence(settings: Settings, dataset: str) -> dict[str, str]:
+    section = settings.dataset(dataset)
+    facts = {"owner": section.owner, "licence": section.licence, "access": section.access}
+    return {key: fact for key, fact in facts.items() if fact}
+
+
+def _of_dataset(settings: Settings, name: str) -> object:
+    return site(settings), settings.dataset(name), {each.id: each for each in settings.devices if each.home == name}

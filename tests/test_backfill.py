@@ -1,0 +1,41 @@
+"""How much of the backlog may be sent, and that this may change while a link is up."""
+
+import asyncio
+
+import pytest
+
+from gateway.backfill import Backfill, Pace
+from hil.vclock import run
+
+
+def test_another_pace_holds_at_once_on_the_link_there_is() -> None:
+    async def main() -> None:
+        allowed: list[int] = []
+        backfill = Backfill(Pace(0.5))
+        backfill.begin(20, allowed.append)
+        backfill.change(Pace(0.1))
+        assert allowed == [10, 2]
+        backfill.change(Pace(1.0, 100.0))
+        backfill.sends(500)
+        backfill.sent()
+        assert allowed == [10, 2, 1]
+        await asyncio.sleep(4.9)
+        assert allowed == [10, 2, 1]
+        await asyncio.sleep(0.2)
+        assert allowed == [10, 2, 1, 1]
+        backfill.change(Pace(1.0))
+        assert allowed[-1] == 20
+
+    run(main())
+
+
+@pytest.mark.parametrize("pace", [Pace(0.3), Pace(1.0, 1000.0)])
+def test_the_pace_of_before_the_first_link_holds_on_it(pace: Pace) -> None:
+    async def main() -> None:
+        allowed: list[int] = []
+        backfill = Backfill(Pace())
+        backfill.change(pace)
+        backfill.begin(20, allowed.append)
+        assert allowed == [6 if pace.bytes_per_s is None else 1]
+
+    run(main())
