@@ -10,7 +10,7 @@ import zstandard
 
 SMALL_BYTES = 200  # below, compression makes it longer
 ONCE_LEVEL = 6
-MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
+MAGIC = zstandard.FRAME_HEADER  # MAGIC_NUMBER is negative on 32 bit
 _compressor = zstandard.ZstdCompressor(
     compression_params=zstandard.ZstdCompressionParameters(
         strategy=zstandard.STRATEGY_LAZY2, min_match=6, search_log=2, window_log=17, chain_log=14, hash_log=14

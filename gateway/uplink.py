@@ -254,7 +254,6 @@ class Uplink:
     async def _try(self, endpoint: Endpoint, tls: Tls | None, version: Version) -> Link:
         link = Link(endpoint.broker, will=self._will, version=version, tls=tls)
         await link.connect()
-        endpoint.trouble = ""
         return link
 
     async def _better_than(self, link: Link) -> Link | None:
@@ -356,6 +355,7 @@ class Uplink:
     def _take(self, link: Link) -> None:
         self._linked_at = self._loop.time()
         self._return_at = self._linked_at + self._few_minutes()
+        self._at.trouble = ""
         self._change(link, "")
         log.info("uplink is up", broker=self._at.place, mqtt=VERSION_NAMES[link.version])
         for note in self._notes(link):

@@ -16,6 +16,7 @@ it otherwise.
 ``adverts``    Bluetooth LE advertising data as it is on the air
 ``broker``     MQTT brokers as processes: embedded, mosquitto
 ``cluster``    several that are one, whose nodes can be killed: ``nats``, ``rabbitmq``
+``machine``    a machine with a real systemd, in a container
 ``reader``     a receiver: decodes the packs and proves them complete
 ``pole``       all of it together: the pole of ``make demo``
 =============  ============================================================================

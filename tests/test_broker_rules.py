@@ -91,10 +91,13 @@ def test_a_pole_may_say_and_hear_all_that_it_has_to(site: Site) -> None:
             assert pole.publish(topic), topic
         assert pole.subscribe(f"pole/1/{VICTIM}/command/replay")
         assert pole.subscribe(DESIRED)
+        assert pole.subscribe(f"pole/1/{VICTIM}/state")
+        assert pole.publish(f"pole/1/{VICTIM}/state", b"mine")
         assert operator.publish(DESIRED, b"ours", retain=True)
         assert operator.publish(f"pole/1/{VICTIM}/command/replay", b"{}")
         pole.settle()
-    assert pole.heard == [(DESIRED, b"ours"), (f"pole/1/{VICTIM}/command/replay", b"{}")]
+    hears = [(f"pole/1/{VICTIM}/state", b"mine"), (DESIRED, b"ours"), (f"pole/1/{VICTIM}/command/replay", b"{}")]
+    assert [told for told in pole.heard if told in hears] == hears
 
 
 def test_the_gateway_gets_in_and_is_refused_nothing(site: Site, tmp_path: Path) -> None:

@@ -80,13 +80,18 @@ def test_a_pole_says_and_hears_what_it_has_to_and_the_operator_sees_it(enter: En
         assert operator.subscribe("pole/1/#")
         assert pole.subscribe(DESIRED)
         assert pole.subscribe(f"pole/1/{VICTIM}/command/#")
+        assert pole.subscribe(f"pole/1/{VICTIM}/state")  # its own, to prove a link
         for topic in said:
             pole.publish(f"pole/1/{VICTIM}/{topic}", topic.encode())
         operator.publish(DESIRED, b"ours", retain=True)
         operator.publish(f"pole/1/{VICTIM}/command/replay", b"{}")
-        until(pole, lambda: len(pole.heard) >= 2)
+        until(pole, lambda: len(pole.heard) >= 3)
         until(operator, lambda: len(operator.heard) >= len(said) + 2)
-    assert set(pole.heard) == {(DESIRED, b"ours"), (f"pole/1/{VICTIM}/command/replay", b"{}")}
+    assert set(pole.heard) == {
+        (DESIRED, b"ours"),
+        (f"pole/1/{VICTIM}/command/replay", b"{}"),
+        (f"pole/1/{VICTIM}/state", b"state"),
+    }
     assert {(f"pole/1/{VICTIM}/{topic}", topic.encode()) for topic in said} <= set(operator.heard)
 
 

@@ -109,6 +109,24 @@ def test_what_is_installed_waits_for_its_configuration_and_takes_it(
         assert machine.run("systemctl", "is-system-running") == "running\n"
 
 
+def test_a_reload_keeps_the_process_and_what_was_not_touched(machine: Machine, around: Site) -> None:
+    heard = around.heard()
+    packs_come(machine, around)
+    pid = main_pid(machine)
+    second = (
+        '\n[[device]]\nid = "meter-2"\ndriver = "modbus"\nport = "cabinet"\nprofile = "eastron-sdm630"\nevery = 0.2\n'
+    )
+    machine.write("/etc/polegate/pole.toml", around.configuration + second)
+    machine.run("systemctl", "reload", "polegate")
+    machine.wait(
+        lambda: any(name.startswith(f"{scene.POLE}/meter-2/") for name in heard.latest), LIMIT_S, "it was not taken"
+    )
+    packs_come(machine, around)
+    assert main_pid(machine) == pid
+    assert machine.shows("polegate", "ActiveState") == "active"
+    assert {epoch for epoch, _ in heard.packs["energy"]} == {1}
+
+
 def test_what_is_killed_is_back_and_nothing_is_missing(machine: Machine, around: Site) -> None:
     heard = around.heard()
     packs_come(machine, around)
