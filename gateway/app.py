@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -22,7 +22,6 @@ from gateway.backfill import Backfill, Pace
 from gateway.buffer import Buffer
 from gateway.catalogue import Catalogue
 from gateway.clock import Clock
-from gateway.config_folder import NewerState
 from gateway.crew import Crew
 from gateway.forward import Forward
 from gateway.health import DeviceHealth
@@ -30,7 +29,6 @@ from gateway.journal import Journal
 from gateway.keep_time import keep_time
 from gateway.mqtt_link import Link, Refused, UplinkDown
 from gateway.notify import notify, watchdog_s
-from gateway.over_the_air import OverTheAir
 from gateway.pack import Packer
 from gateway.pack_sql import SqlError
 from gateway.pole_state import VERSION, PoleState
@@ -49,6 +47,9 @@ from gateway.tell_watchdog import Watched, tell_watchdog
 from gateway.timeline import Timeline
 from gateway.trial_file import TrialFile
 from gateway.uplink import Uplink
+
+if TYPE_CHECKING:
+    from gateway.over_the_air import OverTheAir
 
 # The end takes 5 s at the most, whatever the broker and bluetoothd do; radio and mqtt_link take 1 s each
 LAST_SENDS_S = 1.5
@@ -104,7 +105,7 @@ class Pole:
         buffer: Buffer,
         journal: Journal,
         read: Callable[[], Settings],
-        air: OverTheAir | None = None,
+        air: "OverTheAir | None" = None,
     ) -> None:
         """Make the parts; nothing runs yet."""
         root = settings.root
@@ -346,10 +347,14 @@ def runtime_folder() -> Path | None:
     return Path(folder.split(":")[0]) if folder else None
 
 
-async def _in_force(path: Path, settings: Settings, clock: Clock) -> tuple[Settings, OverTheAir | None]:
+async def _in_force(path: Path, settings: Settings, clock: Clock) -> "tuple[Settings, OverTheAir | None]":
     """Return what the pole is to run, and who changes it over the air, where that is enabled."""
     if not settings.root.remote.enabled:
         return settings, None
+    # They take memory that a pole which nobody configures over the air keeps
+    from gateway.config_folder import NewerState  # noqa: PLC0415
+    from gateway.over_the_air import OverTheAir  # noqa: PLC0415
+
     air = OverTheAir(path, settings, clock)
     try:
         return await air.start(), air
