@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from hil.broker import mosquitto
 from hil.daemon import polegate
 from tests.pki import Authority
@@ -106,6 +108,7 @@ def test_a_wrong_broker_that_acknowledges_everything_gets_no_reading(tmp_path: P
     asyncio.run(main())
 
 
+@pytest.mark.soak
 def test_an_authority_that_did_not_sign_the_brokers_certificate_is_given_up(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene(tmp_path, within=2.5, tls=True) as s:
@@ -120,6 +123,7 @@ def test_an_authority_that_did_not_sign_the_brokers_certificate_is_given_up(tmp_
     asyncio.run(main())
 
 
+@pytest.mark.soak
 def test_a_renamed_sensor_must_give_values_under_its_new_name(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene(tmp_path) as s:
@@ -134,6 +138,7 @@ def test_a_renamed_sensor_must_give_values_under_its_new_name(tmp_path: Path) ->
     asyncio.run(main())
 
 
+@pytest.mark.soak
 def test_a_baud_rate_that_silences_a_line_is_given_up_and_all_others_go_on(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene(tmp_path, within=2.5) as s:
@@ -155,6 +160,7 @@ def open_ports(s: Scene) -> set[str]:
     return {name for name in names if name.startswith(("/dev/pts", "socket:"))}
 
 
+@pytest.mark.soak
 def test_what_was_rolled_back_is_told_where_a_restart_makes_it_true(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene(tmp_path, within=2.5) as s:
@@ -220,6 +226,7 @@ def test_sigterm_in_a_trial_ends_it_in_order(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.soak
 def test_a_renamed_sensor_that_gives_nothing_under_its_new_name_gets_its_old_one_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene(tmp_path, within=2.5) as s:
