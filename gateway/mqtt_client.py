@@ -3,6 +3,7 @@
 Found not to hold for aiomqtt (2.5.1):
 
 * A connection that ends before CONNACK is waited for until the time-out. Here it fails at once.
+* One that ends as the time for an answer is over raises a cancellation in the event loop. Here it does not.
 * A cancellation that comes together with the answer to CONNECT or SUBSCRIBE is lost. Here it can be raised.
 * A socket is watched by its number, also when it is closed by then and the number is another file's. Here it is not.
 * A connect that is cancelled goes on in its thread and takes over the session. Here it ends before CONNECT is sent.
@@ -102,6 +103,8 @@ class Client(aiomqtt.Client):
             self.closed_early = True
             self._connected.set_exception(aiomqtt.MqttError("closed before CONNACK"))
             self._connected.exception()  # nobody looks any more where it comes after the time-out
+            return
+        if self._connected.cancelled():  # the time for an answer was over; aiomqtt would raise that here
             return
         self.silent |= reason_code.value == KEEPALIVE_TIMEOUT
         super()._on_disconnect(client, userdata, flags, reason_code, properties)

@@ -389,6 +389,20 @@ def test_a_refused_connection_says_why(version: Version, code: int, error: type[
     play(scene)
 
 
+def test_an_end_that_comes_after_the_time_for_an_answer_was_over_is_nobodys_error() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_connect = lambda _: NOTHING
+        link = Link(where(broker.port), will=WILL, version=Version.V5)
+        connecting = asyncio.ensure_future(link.connect())
+        await asyncio.sleep(1)
+        link._connected.cancel()  # noqa: SLF001  # what the time-out in aiomqtt does, a moment before the end comes
+        broker.drop()
+        await asyncio.wait([connecting])
+        assert connecting.cancelled() or isinstance(connecting.exception(), UplinkDown)
+
+    play(scene)
+
+
 @pytest.mark.parametrize("deed", [Close(), Reset()])
 def test_an_end_before_the_answer_may_be_a_broker_of_another_version(deed: Deed) -> None:
     async def scene(broker: ScriptedBroker) -> None:
