@@ -140,7 +140,7 @@ class ConfigFolder:
         _sync(self._path)
 
 
-def _sync(path: Path) -> None:
+def _sync(path: Path) -> None:  # with the `os` of this file, for which the tests have a model of a disk
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

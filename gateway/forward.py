@@ -158,9 +158,8 @@ class Forward:
             self._buffer.release(held)
         elif self._is_suspect(held):
             await self._none_going()
-            with contextlib.suppress(
-                TimeoutError
-            ):  # the pole's state goes out on each link, and shows whether it is good
+            # The pole's state goes out on each link, and shows whether it is good
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACK_S):
                     await link.until_acked()
             self._send(link, held)
@@ -301,4 +300,5 @@ class Forward:
             seq=pack.n,
             hint="polegate buffer dead FILE lists such packs; a request on command/replay tries them again.",
         )
+        self._deaths.pop(held.number, None)
         self._buffer.set_aside(held, level)

@@ -233,9 +233,8 @@ class Link(Client):
         self.window = WINDOW
         self._tells = version == Version.V5
         self._largest: int | None = None
-        self._acks: dict[
-            int, tuple[asyncio.Future[None], float, int]
-        ] = {}  # when it was sent, how many were acknowledged
+        # The oldest first: when it was sent, how many were acknowledged then
+        self._acks: dict[int, tuple[asyncio.Future[None], float, int]] = {}
         self.acked = 0
         self._slot_is_free = asyncio.Event()
         self._senders = 0  # that wait for a slot
@@ -486,10 +485,10 @@ class Link(Client):
         properties: Properties,  # noqa: ARG002
     ) -> None:
         self.acked += 1
+        self._slot_is_free.set()
         ack, *_ = self._acks.pop(mid, NOBODY)
         if ack is None or ack.done():
             return
-        self._slot_is_free.set()
         code = _code_of(reason_code)
         if code >= REFUSAL:
             ack.set_exception(Refused(f"the broker refuses with reason 0x{code:02x}", code))

@@ -99,9 +99,17 @@ class OverTheAir:
                 while True:
                     await asked.wait()
                     asked.clear()
-                    self._commit.edited(self._path.read_text())
+                    self._reread()
         finally:
             self._commit.stop()
+
+    def _reread(self) -> None:
+        try:
+            own = self._path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("the configuration cannot be read; what is in force goes on", why=str(error))
+        else:
+            self._commit.edited(own)
 
     def standing(self) -> Standing:
         """Tell which configuration runs."""

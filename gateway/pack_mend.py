@@ -8,9 +8,10 @@ those are kept.
 receiver would take its packs for copies of old ones.
 """
 
-import os
 import shutil
 from pathlib import Path
+
+from gateway import durable
 
 KEPT = 2
 PARTS = ("", "-wal", "-shm", "-journal")
@@ -32,7 +33,7 @@ def set_aside(path: Path) -> None:
     folder.mkdir(exist_ok=True)
     for old in parts:  # the database first: while its log still lies here, this was cut off
         old.rename(folder / old.name)
-    sync_folder(path.parent)
+    durable.sync_folder(path.parent)
 
 
 def keep_aside(path: Path) -> Path:
@@ -46,7 +47,7 @@ def keep_aside(path: Path) -> Path:
     mending(path).parent.rename(aside)
     for number in numbers[: max(0, len(numbers) + 1 - KEPT)]:
         shutil.rmtree(path.with_name(f"{path.name}.damaged-{number}"), ignore_errors=True)
-    sync_folder(path.parent)
+    durable.sync_folder(path.parent)
     return aside
 
 
@@ -83,14 +84,7 @@ def highest_epoch(path: Path) -> int:
 
 def note_epoch(path: Path, epoch: int) -> None:
     """Note the highest epoch, beside the database and durable. Raises OSError."""
-    note = path.with_name(f"{path.name}.epoch")
-    new = note.with_name(f"{note.name}.new")
-    with new.open("w") as file:
-        file.write(f"{epoch}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(note)
-    sync_folder(path.parent)
+    durable.replace(path.with_name(f"{path.name}.epoch"), b"%d\n" % epoch)
 
 
 def make_folder(folder: Path) -> None:
@@ -98,13 +92,4 @@ def make_folder(folder: Path) -> None:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
-        sync_folder(each.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder durable. Without it a power cut may take a whole file with it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable.sync_folder(each.parent)

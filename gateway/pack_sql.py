@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway import frame, pack_mend
+from gateway import durable, frame
 from gateway.pack_room import FRESH, Victim
 from gateway.reading import Pack
 from gateway.timeline import Epoch
@@ -242,7 +242,7 @@ def _make_sound(sql: sqlite3.Connection, path: Path) -> None:
     sql.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_BYTES // frame_bytes}")
     if new:
         sql.executescript(SCHEMA + GROW)
-        pack_mend.sync_folder(path.parent)
+        durable.sync_folder(path.parent)
 
 
 def one(sql: sqlite3.Connection, query: str, *parameters: object) -> int:

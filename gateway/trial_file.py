@@ -6,11 +6,12 @@ come true by a restart without a word.
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
+
+from gateway import durable
 
 log = structlog.get_logger()
 
@@ -55,15 +56,6 @@ class TrialFile:
     def _write(self, tried: Tried | None) -> None:
         if tried is None:
             self._path.unlink(missing_ok=True)
+            durable.sync_folder(self._path.parent)
         else:
-            new = self._path.with_name(f"{self._path.name}.new")
-            with new.open("wb") as file:
-                file.write(json.dumps(tried._asdict()).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            durable.replace(self._path, json.dumps(tried._asdict()).encode())

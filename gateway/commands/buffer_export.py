@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 import zstandard
 
-from gateway import pack_mend
+from gateway import durable
 from gateway.pack_file import PackFile
 from gateway.pack_raw import Found, Salvage
 from gateway.pack_room import SET_ASIDE, sound_level
@@ -231,7 +231,7 @@ def write_buffer(packs: Iterable[Found], new: Path, epoch: int) -> int:
         file = PackFile(Path(folder) / new.name, NO_BOUND)
         readings = _fill(file, packs, epoch)
         file.path.rename(new)
-    pack_mend.sync_folder(new.parent)
+    durable.sync_folder(new.parent)
     return readings
 
 
