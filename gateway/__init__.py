@@ -1,11 +1,12 @@
 """polegate: the agent in a smart light pole.
 
-Four floors; imports go down only::
+Data flow one way: device, line or radio, driver, reading, pack, buffer, forward, uplink. Rooms; imports go down only::
 
-    wiring   __main__, cli, app     the commands; app knows all the others and starts them
-    jobs     poll, listen, ...      run for ever, strangers to each other
-    doors    line, radio, ...       each owns one thing outside the process
-    words    settings, senml, ...   frozen values and pure functions
-
-Data flow one way: device, line or radio, driver, reading, pack, buffer, forward, uplink.
+    __main__, cli, commands   the command line
+    app                       the one file that knows all the others and starts them
+    remote                    configuration over the air
+    jobs                      run for ever, strangers to each other
+    sensors, store, link      the ways in, the buffer, the way out
+    config                    the files of a technician
+    host, words               doors to the machine; frozen values and pure functions
 """

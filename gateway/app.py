@@ -16,40 +16,41 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from drivers.contract import Driver
-from gateway import shares, status_socket
-from gateway.account import QUALITY, Account
-from gateway.backfill import Backfill, Pace
-from gateway.buffer import Buffer
-from gateway.catalogue import Catalogue
-from gateway.clock import Clock
-from gateway.crew import Crew
-from gateway.forward import Forward
-from gateway.health import DeviceHealth
-from gateway.journal import Journal
-from gateway.keep_time import keep_time
-from gateway.mqtt_link import Link, Refused, UplinkDown
-from gateway.notify import notify, watchdog_s
-from gateway.pack import Packer
-from gateway.pack_sql import SqlError
-from gateway.pole_state import VERSION, PoleState
-from gateway.progress import progress_of
-from gateway.reading import Pack, Reading
-from gateway.reload import Reload
-from gateway.replay import Replay
-from gateway.report import Report, last_will
-from gateway.settings import DatasetSettings, Settings
-from gateway.settings_file import load
-from gateway.signs import Certificate, Signs
-from gateway.standing import Echo
-from gateway.tell_alarms import tell_alarms
-from gateway.tell_losses import tell_losses
-from gateway.tell_watchdog import Watched, tell_watchdog
-from gateway.timeline import Timeline
-from gateway.trial_file import TrialFile
-from gateway.uplink import Uplink
+from gateway import shares
+from gateway.config.settings import DatasetSettings, Settings
+from gateway.config.settings_file import load
+from gateway.host import status_socket
+from gateway.host.clock import Clock
+from gateway.host.notify import notify, watchdog_s
+from gateway.host.trial_file import TrialFile
+from gateway.jobs.forward import Forward
+from gateway.jobs.keep_time import keep_time
+from gateway.jobs.pack import Packer
+from gateway.jobs.pole_state import VERSION, PoleState
+from gateway.jobs.progress import progress_of
+from gateway.jobs.replay import Replay
+from gateway.jobs.report import Report, last_will
+from gateway.jobs.signs import Certificate, Signs
+from gateway.jobs.tell_alarms import tell_alarms
+from gateway.jobs.tell_losses import tell_losses
+from gateway.jobs.tell_watchdog import Watched, tell_watchdog
+from gateway.link.backfill import Backfill, Pace
+from gateway.link.mqtt_link import Link, Refused, UplinkDown
+from gateway.link.uplink import Uplink
+from gateway.remote.reload import Reload
+from gateway.sensors.account import QUALITY, Account
+from gateway.sensors.crew import Crew
+from gateway.store.buffer import Buffer
+from gateway.store.journal import Journal
+from gateway.store.pack_sql import SqlError
+from gateway.words.catalogue import Catalogue
+from gateway.words.health import DeviceHealth
+from gateway.words.reading import Pack, Reading
+from gateway.words.standing import Echo
+from gateway.words.timeline import Timeline
 
 if TYPE_CHECKING:
-    from gateway.over_the_air import OverTheAir
+    from gateway.remote.over_the_air import OverTheAir
 
 # The end takes 5 s at the most, whatever the broker and bluetoothd do; radio and mqtt_link take 1 s each
 LAST_SENDS_S = 1.5
@@ -219,7 +220,7 @@ class Pole:
         await self._say_goodbye()
 
     async def apply(self, configuration: Settings, before: Echo) -> None:
-        """Run that from now on; what is equal is not touched. See :class:`gateway.standing.Changeable`."""
+        """Run that from now on; what is equal is not touched. See :class:`gateway.words.standing.Changeable`."""
         old, new = self._settings, configuration
         roster = shares.roster(new)
         await self._crew.dismiss(roster)
@@ -352,8 +353,8 @@ async def _in_force(path: Path, settings: Settings, clock: Clock) -> "tuple[Sett
     if not settings.root.remote.enabled:
         return settings, None
     # They take memory that a pole which nobody configures over the air keeps
-    from gateway.config_folder import NewerState  # noqa: PLC0415
-    from gateway.over_the_air import OverTheAir  # noqa: PLC0415
+    from gateway.remote.config_folder import NewerState  # noqa: PLC0415
+    from gateway.remote.over_the_air import OverTheAir  # noqa: PLC0415
 
     air = OverTheAir(path, settings, clock)
     try:

@@ -5,12 +5,12 @@ import json
 from collections.abc import Mapping
 
 from drivers.contract import Advertised, Driver, OnPort
-from gateway.catalogue import Site
-from gateway.crew import Roster, Way
-from gateway.mqtt_link import Broker
-from gateway.pack_room import Terms
-from gateway.settings import Settings
-from gateway.tls import TlsFiles
+from gateway.config.settings import Settings
+from gateway.link.mqtt_link import Broker
+from gateway.link.tls import TlsFiles
+from gateway.sensors.crew import Roster, Way
+from gateway.store.pack_room import Terms
+from gateway.words.catalogue import Site
 
 DIGEST_DIGITS = 12
 INTERVALS = 3

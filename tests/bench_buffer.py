@@ -30,11 +30,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from gateway.buffer import Buffer
-from gateway.catalogue import Catalogue
-from gateway.mqtt_link import WINDOW
-from gateway.pack import Packer
-from gateway.reading import Pack, Reading
+from gateway.jobs.pack import Packer
+from gateway.link.mqtt_link import WINDOW
+from gateway.store.buffer import Buffer
+from gateway.words.catalogue import Catalogue
+from gateway.words.reading import Pack, Reading
 from hil.bench.proc import rss_mb, written_bytes
 from tests.bench_rows import BATCH, POLE, UTC_OFFSET, Rows, devices, values_in, windows
 

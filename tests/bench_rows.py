@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drivers.modbus import Modbus
-from gateway.reading import Reading
+from gateway.words.reading import Reading
 from hil.truth import Wander
 
 NS = 1_000_000_000

@@ -17,8 +17,8 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.mqtt_link import WINDOW
-from gateway.pack_raw import Salvage
+from gateway.link.mqtt_link import WINDOW
+from gateway.store.pack_raw import Salvage
 from tests.bench_buffer import DISTINCT, Packs
 from tests.bench_rows import windows
 from tests.pki import Authority

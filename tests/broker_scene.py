@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.mqtt_link import Broker, Message
-from gateway.tls import TlsFiles
+from gateway.link.mqtt_link import Broker, Message
+from gateway.link.tls import TlsFiles
 from hil.modbus_tcp import TcpCanary
 from hil.scripted_broker import ScriptedBroker
 from hil.vclock import run

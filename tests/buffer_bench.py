@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 from unittest import mock
 
-from gateway import pack_sql
-from gateway.buffer import Buffer
-from gateway.pack_file import PackFile
-from gateway.pack_room import Terms
-from gateway.reading import Pack
+from gateway.store import pack_sql
+from gateway.store.buffer import Buffer
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_room import Terms
+from gateway.words.reading import Pack
 from hil.vclock import VirtualLoop
 
 T = TypeVar("T")

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gateway.buffer import Buffer
-from gateway.journal import Journal
-from gateway.pack_file import BALLAST_BYTES
-from gateway.pack_outgoing import RETRY_S
+from gateway.store.buffer import Buffer
+from gateway.store.journal import Journal
+from gateway.store.pack_file import BALLAST_BYTES
+from gateway.store.pack_outgoing import RETRY_S
 from hil.vclock import run
 from tests.buffer_bench import ROOMY, pack
 

@@ -31,16 +31,16 @@ from pathlib import Path
 from typing import Literal, Self
 
 from drivers.sds011 import Sds011
-from gateway.buffer import Buffer
-from gateway.catalogue import Catalogue
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.pack import Packer
-from gateway.pack_file import PackFile
-from gateway.pack_sql import WAL_BYTES
-from gateway.payload import unpacked
-from gateway.reading import Pack, Reading
-from gateway.settings import DatasetSettings
+from gateway.config.settings import DatasetSettings
+from gateway.host.clock import Clock
+from gateway.jobs.pack import Packer
+from gateway.store.buffer import Buffer
+from gateway.store.journal import Journal
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_sql import WAL_BYTES
+from gateway.words.catalogue import Catalogue
+from gateway.words.payload import unpacked
+from gateway.words.reading import Pack, Reading
 from hil.senml import read
 
 MAX_BYTES = WAL_BYTES + 160 * 1024  # some hundred packs: eviction goes on

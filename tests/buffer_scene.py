@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.frame import number_of
-from gateway.pack_file import PackFile
-from gateway.pack_room import FRESH, HISTORY
-from gateway.pack_sql import Row
-from gateway.payload import packed
-from gateway.reading import Pack, Quality, Reading
-from gateway.senml import encode
+from gateway.store.frame import number_of
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_room import FRESH, HISTORY
+from gateway.store.pack_sql import Row
+from gateway.words.payload import packed
+from gateway.words.reading import Pack, Quality, Reading
+from gateway.words.senml import encode
 from tests.buffer_bench import OLD_PAGE_BYTES, PAGE_BYTES, ROOMY, pages_of
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 64, 65, 66, 73

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jsonschema import Draft7Validator, Draft202012Validator
 from jsonschema.protocols import Validator
 
-from gateway.messages import BufferState, ConfigurationState, State, UplinkState
+from gateway.words.messages import BufferState, ConfigurationState, State, UplinkState
 
 CONFIG = Path(__file__).parent.parent / "config"
 OTHERS = Path(__file__).parent / "schemas"

@@ -5,14 +5,14 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-from gateway.backfill import Backfill, Pace
-from gateway.buffer import Buffer
-from gateway.forward import Forward
-from gateway.mqtt_link import Broker
-from gateway.reading import Pack, Reading
-from gateway.report import last_will
-from gateway.senml import encode
-from gateway.uplink import Uplink
+from gateway.jobs.forward import Forward
+from gateway.jobs.report import last_will
+from gateway.link.backfill import Backfill, Pace
+from gateway.link.mqtt_link import Broker
+from gateway.link.uplink import Uplink
+from gateway.store.buffer import Buffer
+from gateway.words.reading import Pack, Reading
+from gateway.words.senml import encode
 from tests.buffer_bench import ROOMY
 
 TOPIC = "pole/1/pole-7"

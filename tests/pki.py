@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.tls import TlsFiles
+from gateway.link.tls import TlsFiles
 
 DAY = dt.timedelta(days=1)
 LOOPBACK = "127.0.0.1"

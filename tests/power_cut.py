@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from gateway.reading import Pack
+from gateway.words.reading import Pack
 from tests.power_cut_victim import Create, Door, Event, Mark, Rename, Resize, Sync, Unlink, Write, watch
 
 SECTOR = 512

@@ -34,10 +34,10 @@ from typing import NamedTuple
 
 import structlog
 
-from gateway import pack_sql
-from gateway.buffer import Buffer
-from gateway.held import Held
-from gateway.reading import Pack
+from gateway.store import pack_sql
+from gateway.store.buffer import Buffer
+from gateway.store.held import Held
+from gateway.words.reading import Pack
 
 MAX_BYTES, LARGEST = 1_400_000, 6000  # of the file: a third of a megabyte beside the log; of a pack
 STEPS = (30, 140)  # of either life; in the second the log is full, goes into the file, and is begun again

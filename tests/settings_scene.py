@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from gateway.faults import SettingsError
-from gateway.settings import Settings
-from gateway.settings_file import load
+from gateway.config.faults import SettingsError
+from gateway.config.settings import Settings
+from gateway.config.settings_file import load
 
 SOUND = """\
 [pole]

@@ -11,12 +11,12 @@ import pytest
 
 from drivers.contract import Advert, Asked, Driver, LineSettings, Values
 from drivers.modbus import Modbus
-from gateway.account import Account
-from gateway.health import DeviceHealth
-from gateway.line import Line, LinePort, Tap, Wire
-from gateway.radio import Radio
-from gateway.reading import Quality, Reading
-from gateway.serial_wire import SerialWire
+from gateway.sensors.account import Account
+from gateway.sensors.line import Line, LinePort, Tap, Wire
+from gateway.sensors.radio import Radio
+from gateway.sensors.serial_wire import SerialWire
+from gateway.words.health import DeviceHealth
+from gateway.words.reading import Quality, Reading
 from hil.bluez import FakeBlueZ
 from hil.bus import BusCanary, PrivateBus
 from hil.line import Mode

@@ -12,9 +12,9 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from gateway.payload import packed
-from gateway.reading import Reading
-from gateway.senml import encode
+from gateway.words.payload import packed
+from gateway.words.reading import Reading
+from gateway.words.senml import encode
 from hil.broker import Broker, mosquitto
 from hil.daemon import polegate
 from hil.process import Process

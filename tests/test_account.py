@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from drivers.contract import BadFrame, NoReply, NotReady, PortGone, Value
-from gateway.reading import ACCEPTED, REJECTED, Quality
+from gateway.words.reading import ACCEPTED, REJECTED, Quality
 from tests.examples import examples
 from tests.stage import NS, Shelf, meter
 

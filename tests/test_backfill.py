@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.backfill import Backfill, Pace
+from gateway.link.backfill import Backfill, Pace
 from hil.vclock import run
 
 

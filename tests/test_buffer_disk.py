@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.buffer import Buffer
-from gateway.pack_disk import BufferUnusable, OneThread
-from gateway.pack_outgoing import RETRY_S
-from gateway.pack_sql import SqlError
+from gateway.store.buffer import Buffer
+from gateway.store.pack_disk import BufferUnusable, OneThread
+from gateway.store.pack_outgoing import RETRY_S
+from gateway.store.pack_sql import SqlError
 from hil.vclock import run
 from tests.buffer_bench import ROOMY, contents, key, live, pack
 
@@ -132,7 +132,7 @@ def test_a_full_disk_keeps_packs_in_memory_and_they_are_written_when_there_is_ro
 def test_while_the_disk_refuses_memory_is_bounded_and_the_oldest_give_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.buffer.RAM_BYTES", 20_000)
+    monkeypatch.setattr("gateway.store.buffer.RAM_BYTES", 20_000)
 
     async def scene(buffer: Buffer) -> None:
         with no_file_grows_beyond(0), capture_logs() as logs:
@@ -169,7 +169,7 @@ def test_a_disk_that_cannot_be_read_is_tried_again_and_live_packs_go_on(
         await asyncio.sleep(2)
         assert buffer.depth.stored == 5
         with monkeypatch.context() as patch:
-            patch.setattr("gateway.pack_file.PackFile.read", broken)
+            patch.setattr("gateway.store.pack_file.PackFile.read", broken)
             taking = asyncio.create_task(buffer.take(5))
             await asyncio.sleep(3 * RETRY_S)
             assert buffer.trouble == "disk I/O error"

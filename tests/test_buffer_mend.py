@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.buffer import Buffer
-from gateway.frame import number_of
-from gateway.journal import Journal, Left
-from gateway.pack_file import PackFile
-from gateway.pack_mend import KEPT
-from gateway.pack_raw import Raw, Salvage
-from gateway.pack_room import HISTORY
-from gateway.pack_sql import Row
+from gateway.store.buffer import Buffer
+from gateway.store.frame import number_of
+from gateway.store.journal import Journal, Left
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_mend import KEPT
+from gateway.store.pack_raw import Raw, Salvage
+from gateway.store.pack_room import HISTORY
+from gateway.store.pack_sql import Row
 from hil.vclock import run
 from tests.buffer_bench import PAGE_BYTES, ROOMY, Key, key, live, pack
 

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.buffer import Buffer
-from gateway.held import Held
-from gateway.reading import Pack
+from gateway.store.buffer import Buffer
+from gateway.store.held import Held
+from gateway.words.reading import Pack
 from tests.buffer_bench import ROOMY, WAL_BYTES, Key, SlowDisk, key, pack
 from tests.examples import examples
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.buffer import Buffer
-from gateway.pack_file import PackFile
-from gateway.pack_room import HISTORY, ONE_IN, Terms
-from gateway.pack_sql import Row
-from gateway.reading import Pack
+from gateway.store.buffer import Buffer
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_room import HISTORY, ONE_IN, Terms
+from gateway.store.pack_sql import Row
+from gateway.words.reading import Pack
 from tests.buffer_bench import ROOMY, WAL_BYTES, live, pack
 from tests.examples import examples
 

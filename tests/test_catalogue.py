@@ -14,7 +14,7 @@ from drivers.contract import Driver
 from drivers.nmea0183 import Nmea0183
 from drivers.ruuvi import Ruuvi
 from drivers.sds011 import Sds011
-from gateway.catalogue import Catalogue, Site
+from gateway.words.catalogue import Catalogue, Site
 from tests.contract import faults, must_be, theirs
 
 DUST = Sds011(id="dust", driver="sds011", port="usb")

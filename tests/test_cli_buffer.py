@@ -14,11 +14,11 @@ from unittest import mock
 import pytest
 
 from gateway.commands import buffer_export
-from gateway.frame import number_of
-from gateway.pack_file import PackFile
-from gateway.pack_raw import Salvage
-from gateway.pack_sql import Row
-from gateway.reading import Pack, Quality
+from gateway.store.frame import number_of
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_raw import Salvage
+from gateway.store.pack_sql import Row
+from gateway.words.reading import Pack, Quality
 from hil.daemon import polegate
 from hil.senml import read
 from tests.buffer_bench import ROOMY

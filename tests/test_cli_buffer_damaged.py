@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.frame import number_of
-from gateway.pack_file import PackFile
-from gateway.pack_room import FRESH
-from gateway.pack_sql import Row
-from gateway.reading import Pack
+from gateway.store.frame import number_of
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_room import FRESH
+from gateway.store.pack_sql import Row
+from gateway.words.reading import Pack
 from tests.buffer_bench import PAGE_BYTES, ROOMY
 from tests.buffer_scene import (
     EX_DATAERR,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.buffer import Buffer
-from gateway.frame import number_of
-from gateway.pack_file import PackFile
-from gateway.pack_sql import Row
+from gateway.store.buffer import Buffer
+from gateway.store.frame import number_of
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_sql import Row
 from tests.buffer_bench import ROOMY, key, live
 from tests.buffer_scene import EX_DATAERR, EX_NOINPUT, numbers, sealed, untouched
 from tests.cli_scene import call

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.buffer import Buffer
 from gateway.commands import buffer_export
-from gateway.frame import number_of
-from gateway.pack_file import PackFile
-from gateway.pack_room import HISTORY
-from gateway.pack_sql import Dropped, Written
+from gateway.store.buffer import Buffer
+from gateway.store.frame import number_of
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_room import HISTORY
+from gateway.store.pack_sql import Dropped, Written
 from tests.buffer_bench import key, live
 from tests.buffer_scene import (
     COMMANDS,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.payload import packed
+from gateway.words.payload import packed
 from hil.broker import free_port
 from hil.daemon import polegate
 from hil.receiver import Receiver

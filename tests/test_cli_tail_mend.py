@@ -11,9 +11,9 @@ from gateway.commands import tail as tail_module
 from gateway.commands.tail import Tail
 from gateway.commands.tail_mend import ANSWER_S, ASK_AGAIN_S, Mending, Request
 from gateway.commands.tail_show import Finding
-from gateway.completeness import GRACE_S, Label, Span, Track, Watch, spans
-from gateway.mqtt_link import NotAuthorised, Refused
-from gateway.records import Record
+from gateway.link.mqtt_link import NotAuthorised, Refused
+from gateway.words.completeness import GRACE_S, Label, Span, Track, Watch, spans
+from gateway.words.records import Record
 from hil.broker import free_port
 from hil.relay import Relay
 from hil.scripted_broker import Refuse, ScriptedBroker

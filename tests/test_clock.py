@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.clock import Clock
+from gateway.host.clock import Clock
 
 
 def test_a_stamp_counts_from_boot_and_never_runs_back() -> None:
@@ -23,7 +23,7 @@ def test_a_stamp_and_the_offset_make_the_time_of_day() -> None:
 
 def test_the_boot_has_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Clock().boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    monkeypatch.setattr("gateway.clock.BOOT_ID", tmp_path / "hidden")
+    monkeypatch.setattr("gateway.host.clock.BOOT_ID", tmp_path / "hidden")
     assert Clock().boot == ""
 
 
@@ -42,17 +42,17 @@ def test_the_time_of_day_is_believed_only_where_the_kernel_vouches_for_it(
     state: int,
     believed: bool,  # noqa: FBT001  # a parameter of the table
 ) -> None:
-    monkeypatch.setattr("gateway.clock._adjtimex", lambda _buffer: state)
+    monkeypatch.setattr("gateway.host.clock._adjtimex", lambda _buffer: state)
     assert Clock().synchronised() is believed
 
 
 def test_where_the_call_is_forbidden_the_file_of_the_other_service_tells(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("gateway.clock.SYNCHRONISED", tmp_path / "synchronised")
+    monkeypatch.setattr("gateway.host.clock.SYNCHRONISED", tmp_path / "synchronised")
     (tmp_path / "synchronised").touch()
     for state, believed in ((-1, True), (0, True), (5, False)):  # what the kernel says itself counts for more
-        monkeypatch.setattr("gateway.clock._adjtimex", lambda _buffer, state=state: state)
+        monkeypatch.setattr("gateway.host.clock._adjtimex", lambda _buffer, state=state: state)
         assert Clock().synchronised() is believed
 
 

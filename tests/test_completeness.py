@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.completeness import GRACE_S, Arrival, Hole, Label, Span, Track, Watch, label_of, spans
+from gateway.words.completeness import GRACE_S, Arrival, Hole, Label, Span, Track, Watch, label_of, spans
 from hil.receiver import Heard
 from tests.examples import examples
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gateway.asyncapi import CHANNELS
 from gateway.commands.schema import files
-from gateway.messages import Replay
+from gateway.words.asyncapi import CHANNELS
+from gateway.words.messages import Replay
 from hil.daemon import polegate
 from tests.contract import CONFIG, faults, must_be, ours, theirs
 

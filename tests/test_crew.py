@@ -13,7 +13,7 @@ import pytest
 from drivers.contract import Driver, LineSettings
 from drivers.nmea0183 import Nmea0183
 from drivers.ruuvi import Ruuvi
-from gateway.crew import NOBODY, Crew, Roster, Way
+from gateway.sensors.crew import NOBODY, Crew, Roster, Way
 from hil.modbus_tcp import ModbusTcp, TcpCanary
 from hil.rs485 import Rs485
 from hil.twins.modbus import noise, sdm630

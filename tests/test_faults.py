@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from drivers.contract import Asked, Channel, Port, Values
-from gateway.faults import MOST_FAULTS, Fault, Findings, SettingsError, at_key, from_pydantic, mean, show
+from gateway.config.faults import MOST_FAULTS, Fault, Findings, SettingsError, at_key, from_pydantic, mean, show
 
 
 class Somebodys(Asked):

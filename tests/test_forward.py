@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import senml
-from gateway.backfill import Backfill, Pace
-from gateway.buffer import Buffer
-from gateway.forward import DEATHS, FIRST_REST_S, KILLS, LOCKED_OUT_REST_S, LONGEST_REST_S, Forward
-from gateway.mqtt_link import ACK_S, Message, UplinkDown
-from gateway.pack_room import Terms
-from gateway.payload import packed, unpacked
-from gateway.reading import Pack, Reading
-from gateway.uplink import LONGEST_PAUSE_S, Uplink
+from gateway.jobs.forward import DEATHS, FIRST_REST_S, KILLS, LOCKED_OUT_REST_S, LONGEST_REST_S, Forward
+from gateway.link.backfill import Backfill, Pace
+from gateway.link.mqtt_link import ACK_S, Message, UplinkDown
+from gateway.link.uplink import LONGEST_PAUSE_S, Uplink
+from gateway.store.buffer import Buffer
+from gateway.store.pack_room import Terms
+from gateway.words import senml
+from gateway.words.payload import packed, unpacked
+from gateway.words.reading import Pack, Reading
 from hil.mqtt_packets import V5, Publish
 from hil.scripted_broker import NOTHING, Accept, Ack, Close, Deed, Disconnect, Refuse, Reset, ScriptedBroker, Stall
 from hil.senml import resolve

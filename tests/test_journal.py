@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from structlog.testing import capture_logs
 
-from gateway.frame import number_of
-from gateway.journal import MOST_BYTES, REWRITE_BYTES, Journal, Left
-from gateway.reading import Pack, Quality, Reading
+from gateway.store.frame import number_of
+from gateway.store.journal import MOST_BYTES, REWRITE_BYTES, Journal, Left
+from gateway.words.reading import Pack, Quality, Reading
 from tests.buffer_bench import pack
 from tests.examples import examples
 

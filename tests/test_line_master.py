@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drivers.contract import BadFrame, DeviceError, NoReply, NotReady, Values
-from gateway.line import LATE_S
+from gateway.sensors.line import LATE_S
 from hil.faults import Kind, SerialFault
 from hil.line import Mode
 from hil.twins.modbus import ModbusSlave, noise, sdm630

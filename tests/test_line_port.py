@@ -7,8 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from drivers.contract import LineSettings, PortGone
-from gateway.line import REOPEN_S
-from gateway.serial_wire import SerialWire
+from gateway.sensors.line import REOPEN_S
+from gateway.sensors.serial_wire import SerialWire
 from hil.rs485 import Rs485
 from hil.twins.modbus import noise
 from hil.vclock import run

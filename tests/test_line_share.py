@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.line import Line, LinePort
-from gateway.poll import LONGEST_PAUSE_S, poll
+from gateway.sensors.line import Line, LinePort
+from gateway.sensors.poll import LONGEST_PAUSE_S, poll
 from hil.faults import SerialFault
 from hil.twins.modbus import noise
 from hil.vclock import run

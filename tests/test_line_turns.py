@@ -9,7 +9,7 @@ import pytest
 
 from drivers.contract import BadFrame, NoReply
 from drivers.modbus import Modbus
-from gateway.line import BABBLE_S, LATE_S, Line, LinePort
+from gateway.sensors.line import BABBLE_S, LATE_S, Line, LinePort
 from hil.faults import SerialFault
 from hil.rs485 import Rs485, silence_s
 from hil.twins.modbus import ModbusSlave, noise, sdm630

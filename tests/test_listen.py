@@ -13,9 +13,9 @@ from drivers.contract import Advert, Advertised, BadFrame, Channel, NotReady, Po
 from drivers.nmea0183 import Nmea0183
 from drivers.pms5003 import Pms5003
 from drivers.ruuvi import Ruuvi
-from gateway.listen import Ear
-from gateway.reading import Quality
-from gateway.serial_wire import SerialWire
+from gateway.sensors.listen import Ear
+from gateway.sensors.serial_wire import SerialWire
+from gateway.words.reading import Quality
 from hil.faults import SerialFault
 from hil.twins.nmea0183 import Nmea0183 as Receiver
 from hil.twins.pms5003 import Pms5003 as DustSensor

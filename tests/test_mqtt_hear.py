@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.mqtt_link import MOST_UNHEARD, Link, Message, Received, Refused, UplinkDown, Version
+from gateway.link.mqtt_link import MOST_UNHEARD, Link, Message, Received, Refused, UplinkDown, Version
 from hil.scripted_broker import Ack, ScriptedBroker, Send
 from tests.broker_scene import play, where
 

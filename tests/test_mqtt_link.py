@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import mqtt_link
-from gateway.mqtt_link import (
+from gateway.link import mqtt_link
+from gateway.link.mqtt_link import (
     ACK_S,
     KEEPALIVE_S,
     Cut,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.notify import notify, notify_reloading
+from gateway.host.notify import notify, notify_reloading
 from tests.stage import open_files
 
 
@@ -48,7 +48,7 @@ def test_without_systemd_nothing_is_done(monkeypatch: pytest.MonkeyPatch, addres
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     if address is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
-    monkeypatch.setattr("gateway.notify.socket", None)
+    monkeypatch.setattr("gateway.host.notify.socket", None)
     notify("READY=1")
 
 
@@ -57,7 +57,7 @@ def test_a_process_that_may_open_no_more_files_goes_on(monkeypatch: pytest.Monke
         raise OSError(24, "Too many open files")
 
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
-    monkeypatch.setattr("gateway.notify.socket.socket", refuse)
+    monkeypatch.setattr("gateway.host.notify.socket.socket", refuse)
     notify("WATCHDOG=1")
 
 

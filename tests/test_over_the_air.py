@@ -28,7 +28,7 @@ REPORTED, DESIRED = f"pole/1/{POLE}/config/reported", f"pole/1/{POLE}/config/des
 REMOTE = '[remote]\nenabled = true\ntrust = "{folder}/trust"\nstate = "{folder}/config"\n'
 ROLES = ("root", "fleet", "group", "pole", "command")
 COME_S = 30.0
-RIGHT = "from gateway.clock import Clock\nClock.synchronised = lambda _: True\n"
+RIGHT = "from gateway.host.clock import Clock\nClock.synchronised = lambda _: True\n"
 
 
 class Operator:

@@ -9,10 +9,10 @@ import zstandard
 
 from drivers.ruuvi import Ruuvi
 from drivers.sds011 import Sds011
-from gateway.catalogue import Catalogue
-from gateway.pack import MOST_VALUES, Packer
-from gateway.payload import SMALL_BYTES
-from gateway.reading import Pack, Reading
+from gateway.jobs.pack import MOST_VALUES, Packer
+from gateway.words.catalogue import Catalogue
+from gateway.words.payload import SMALL_BYTES
+from gateway.words.reading import Pack, Reading
 from hil.senml import ZSTD_MAGIC, read
 from hil.vclock import run
 

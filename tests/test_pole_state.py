@@ -5,15 +5,15 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.buffer import Buffer
-from gateway.clock import Clock
-from gateway.health import DeviceHealth
-from gateway.journal import Journal
-from gateway.pole_state import PoleState
-from gateway.reading import Pack
-from gateway.report import last_will
-from gateway.standing import Standing, Verdict
-from gateway.uplink import Uplink
+from gateway.host.clock import Clock
+from gateway.jobs.pole_state import PoleState
+from gateway.jobs.report import last_will
+from gateway.link.uplink import Uplink
+from gateway.store.buffer import Buffer
+from gateway.store.journal import Journal
+from gateway.words.health import DeviceHealth
+from gateway.words.reading import Pack
+from gateway.words.standing import Standing, Verdict
 from tests.broker_scene import where
 from tests.buffer_bench import ROOMY
 from tests.contract import must_be

@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 from structlog.testing import capture_logs
 
 from drivers.contract import Asked, BadFrame, Channel, DeviceError, NoReply, NotReady, Port, PortGone, Seek, Values
-from gateway.poll import LONGEST_PAUSE_S, next_poll, pause, poll
+from gateway.sensors.poll import LONGEST_PAUSE_S, next_poll, pause, poll
 from hil.vclock import run
 from tests.examples import examples
 from tests.stage import Shelf, now

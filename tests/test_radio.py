@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drivers.contract import Advert
-from gateway.radio import Radio
+from gateway.sensors.radio import Radio
 from hil.adverts import Advert as OnAir
 from hil.adverts import encode
 from hil.twins.ruuvi import COMPANY_ID, RuuviTag

@@ -25,7 +25,7 @@ import pytest
 from dbus_fast import Message, MessageType
 from structlog.testing import capture_logs
 
-from gateway.radio import QUIET_S
+from gateway.sensors.radio import QUIET_S
 from hil.bus import _CONFIG
 from hil.bus_client import BusClient, to_daemon
 from hil.twins.ruuvi import RuuviTag

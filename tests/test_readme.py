@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from drivers.contract import DeviceError
-from gateway import driver_index
-from gateway.account import DriverBug
 from gateway.cli import COMMANDS
-from gateway.verdict import Code
+from gateway.config import driver_index
+from gateway.remote.verdict import Code
+from gateway.sensors.account import DriverBug
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.payload import packed
+from gateway.words.payload import packed
 from tests.bench_pole import bench
 from tests.tail_scene import NEW_YEAR, Program, Stage, stage
 

@@ -9,9 +9,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import records
-from gateway.payload import packed
-from gateway.records import MOST_BYTES, NoSenml, read, resolve
+from gateway.words import records
+from gateway.words.payload import packed
+from gateway.words.records import MOST_BYTES, NoSenml, read, resolve
 from hil.senml import resolve as resolve_for_the_bench
 from tests.examples import examples
 

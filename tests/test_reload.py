@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.faults import Fault, SettingsError
-from gateway.reload import LOOK_S, Reload
-from gateway.standing import Echo
-from gateway.trial_file import TrialFile
+from gateway.config.faults import Fault, SettingsError
+from gateway.host.trial_file import TrialFile
+from gateway.remote.reload import LOOK_S, Reload
+from gateway.words.standing import Echo
 from hil.vclock import run
 
 NS = 1_000_000_000
@@ -110,8 +110,8 @@ class Pole:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What systemd is told."""
     said: list[str] = []
-    monkeypatch.setattr("gateway.reload.notify", said.append)
-    monkeypatch.setattr("gateway.reload.notify_reloading", lambda: said.append("RELOADING=1"))
+    monkeypatch.setattr("gateway.remote.reload.notify", said.append)
+    monkeypatch.setattr("gateway.remote.reload.notify_reloading", lambda: said.append("RELOADING=1"))
     return said
 
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from gateway.backfill import Backfill, Pace
-from gateway.buffer import Buffer
-from gateway.forward import Forward
-from gateway.pack_sql import WAL_BYTES, Loss
-from gateway.reading import Pack, Reading
-from gateway.replay import MOST_PACKS, Replay, gaps, ranges
-from gateway.report import last_will
-from gateway.senml import encode
-from gateway.tell_losses import event, tell_losses
-from gateway.timeline import Epoch
-from gateway.uplink import Uplink
+from gateway.jobs.forward import Forward
+from gateway.jobs.replay import MOST_PACKS, Replay, gaps, ranges
+from gateway.jobs.report import last_will
+from gateway.jobs.tell_losses import event, tell_losses
+from gateway.link.backfill import Backfill, Pace
+from gateway.link.uplink import Uplink
+from gateway.store.buffer import Buffer
+from gateway.store.pack_sql import WAL_BYTES, Loss
+from gateway.words.reading import Pack, Reading
+from gateway.words.senml import encode
+from gateway.words.timeline import Epoch
 from hil.broker import mosquitto
 from hil.receiver import Heard, Receiver
 from tests.broker_scene import where

@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from drivers.ruuvi import Ruuvi
 from drivers.sds011 import Sds011
-from gateway.catalogue import Catalogue
-from gateway.mqtt_link import ACK_S
-from gateway.report import BEAT_S, Report, last_will
-from gateway.standing import Echo
-from gateway.uplink import Uplink
+from gateway.jobs.report import BEAT_S, Report, last_will
+from gateway.link.mqtt_link import ACK_S
+from gateway.link.uplink import Uplink
+from gateway.words.catalogue import Catalogue
+from gateway.words.standing import Echo
 from hil.mqtt_packets import Publish
 from hil.scripted_broker import NOTHING, Ack, Deeds, Disconnect, Refuse, ScriptedBroker, Send
 from hil.senml import plain

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.commands.run_wait import wait_for
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 from hil.daemon import Daemon
 
 SOUND = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://127.0.0.1:1"\n[buffer]\npath = "{}/buffer.db"\n'

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from drivers.contract import NAME_PATTERN
 from drivers.units import UNITS
-from gateway.reading import ACCEPTED, REJECTED, Quality, Reading
-from gateway.senml import VERSION, encode
+from gateway.words.reading import ACCEPTED, REJECTED, Quality, Reading
+from gateway.words.senml import VERSION, encode
 from hil.senml import BASE, FIELDS, read, resolve
 from tests.examples import examples
 

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from drivers.contract import LineSettings, PortGone
-from gateway.serial_wire import SerialWire
+from gateway.sensors.serial_wire import SerialWire
 from hil.rs485 import silence_s
 from hil.vclock import run
 from hil.wire import Wire

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import DatasetSettings
+from gateway.config.settings import DatasetSettings
 from tests.settings_scene import faults, read
 
 LEAST = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://broker"\n'

@@ -10,9 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from drivers.contract import Advertised, Asked, Driver, OnPort, Streamed
-from gateway import driver_index
-from gateway.settings import Root
-from gateway.settings_file import load
+from gateway.config import driver_index
+from gateway.config.settings import Root
+from gateway.config.settings_file import load
 
 CONFIG = Path(__file__).parent.parent / "config"
 POLE = CONFIG / "pole.toml"

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.faults import Fault, SettingsError
+from gateway.config.faults import Fault, SettingsError
 from tests.examples import examples
 from tests.settings_scene import PROFILE, SOUND, read
 

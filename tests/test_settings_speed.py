@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.toml_file import LARGEST_BYTES
+from gateway.config.toml_file import LARGEST_BYTES
 from tests.settings_scene import faults, warnings
 
 HEAD = '[pole]\nid = "p"\n[uplink]\nurl = "mqtts://b"\n'

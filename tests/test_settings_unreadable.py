@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.faults import SettingsError
-from gateway.settings_file import load
+from gateway.config.faults import SettingsError
+from gateway.config.settings_file import load
 from tests.settings_scene import SOUND, edited, faults, read
 
 WITHOUT_RIGHTS = ("--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")

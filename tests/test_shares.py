@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway import shares
-from gateway.settings import Settings
-from gateway.settings_file import load
+from gateway.config.settings import Settings
+from gateway.config.settings_file import load
 from tests.settings_scene import PROFILE, SOUND, edited
 
 TEXT = (

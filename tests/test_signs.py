@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.health import DeviceHealth
-from gateway.pack_sql import Mended
-from gateway.signs import Certificate, Refusal, Sign, Signs
-from gateway.standing import Verdict
+from gateway.jobs.signs import Certificate, Refusal, Sign, Signs
+from gateway.store.pack_sql import Mended
+from gateway.words.health import DeviceHealth
+from gateway.words.standing import Verdict
 
 NS = 1_000_000_000
 

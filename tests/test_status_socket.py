@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.status_socket import NAME, serve
+from gateway.host.status_socket import NAME, serve
 from hil.vclock import run
 
 END_S = 5.0

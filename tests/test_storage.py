@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gateway.storage import written
+from gateway.host.storage import written
 
 
 def test_the_kernel_counts_it() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.clock import SYNCHRONISED
-from gateway.secret_file import FALLBACK
+from gateway.host.clock import SYNCHRONISED
+from gateway.host.secret_file import FALLBACK
 from hil.exposure import exposure
 
 SYSTEMD = Path(__file__).parent.parent / "systemd"

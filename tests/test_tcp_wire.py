@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from drivers.contract import BadFrame, NoReply, PortGone
-from gateway.line import MOST_HELD, REOPEN_S, Line, LinePort
-from gateway.tcp_wire import CONNECT_S, UNACKNOWLEDGED_MS, TcpWire
+from gateway.sensors.line import MOST_HELD, REOPEN_S, Line, LinePort
+from gateway.sensors.tcp_wire import CONNECT_S, UNACKNOWLEDGED_MS, TcpWire
 from hil.faults import SerialFault
 from hil.modbus_tcp import ModbusTcp, TcpCanary
 from hil.twins.modbus import noise, sdm630

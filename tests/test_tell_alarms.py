@@ -10,10 +10,10 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from gateway.report import last_will
-from gateway.signs import Sign
-from gateway.tell_alarms import GRACE_NS, PAUSE_S, tell_alarms
-from gateway.uplink import Uplink
+from gateway.jobs.report import last_will
+from gateway.jobs.signs import Sign
+from gateway.jobs.tell_alarms import GRACE_NS, PAUSE_S, tell_alarms
+from gateway.link.uplink import Uplink
 from hil.scripted_broker import Accept, Ack, Refuse, ScriptedBroker
 from tests.broker_scene import play, where
 from tests.contract import must_be

@@ -16,12 +16,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from drivers.contract import NoReply, Values
-from gateway import progress
-from gateway.notify import watchdog_s
-from gateway.poll import poll
-from gateway.settings_file import load
-from gateway.tell_watchdog import FEEDS, Watched, tell_watchdog
-from gateway.uplink import LONGEST_ROUND_S, Uplink
+from gateway.config.settings_file import load
+from gateway.host.notify import watchdog_s
+from gateway.jobs import progress
+from gateway.jobs.tell_watchdog import FEEDS, Watched, tell_watchdog
+from gateway.link.uplink import LONGEST_ROUND_S, Uplink
+from gateway.sensors.poll import poll
 from hil.broker import free_port
 from hil.daemon import Daemon
 from hil.scripted_broker import NOTHING, Accept, Close, Deed, Refuse, ScriptedBroker

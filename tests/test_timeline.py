@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drivers.sds011 import Sds011
-from gateway.buffer import Buffer
-from gateway.catalogue import Catalogue
-from gateway.keep_time import LOOK_S, keep_time
-from gateway.pack import Packer
-from gateway.payload import packed
-from gateway.reading import Pack, Reading
-from gateway.senml import encode
-from gateway.settings import DatasetSettings
-from gateway.timeline import Epoch, Timeline
+from gateway.config.settings import DatasetSettings
+from gateway.jobs.keep_time import LOOK_S, keep_time
+from gateway.jobs.pack import Packer
+from gateway.store.buffer import Buffer
+from gateway.words.catalogue import Catalogue
+from gateway.words.payload import packed
+from gateway.words.reading import Pack, Reading
+from gateway.words.senml import encode
+from gateway.words.timeline import Epoch, Timeline
 from hil.senml import read
 from hil.vclock import run
 from tests.buffer_bench import ROOMY, live

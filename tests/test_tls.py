@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.secret_file import Unusable
-from gateway.tls import TlsFiles, _validity
+from gateway.host.secret_file import Unusable
+from gateway.link.tls import TlsFiles, _validity
 from tests.pki import Authority, Pair, private
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.toml_syntax import MOST_PARTS, Unreadable, parse
-from gateway.toml_text import Path, key_text, lines_of, visible
+from gateway.config.toml_syntax import MOST_PARTS, Unreadable, parse
+from gateway.config.toml_text import Path, key_text, lines_of, visible
 from tests.examples import examples
 
 DECOYS = ("a = 1", "[a]", "[[a]]", "# a = 1", "a.b = { c = 1 }", "]", "}", '"', "'", "=", ",", "é")

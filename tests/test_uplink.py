@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.mqtt_link import Broker, Message, UplinkDown, Version
-from gateway.uplink import (
+from gateway.link.mqtt_link import Broker, Message, UplinkDown, Version
+from gateway.link.uplink import (
     FEW_MINUTES_S,
     FIRST_PAUSE_S,
     INVISIBLE,
@@ -120,7 +120,7 @@ def test_after_a_day_on_the_older_version_the_newer_is_tried_and_costs_nothing_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert OLDER_VERSION_S == 24 * HOUR_S
-    monkeypatch.setattr("gateway.uplink.OLDER_VERSION_S", HOUR_S / 2)
+    monkeypatch.setattr("gateway.link.uplink.OLDER_VERSION_S", HOUR_S / 2)
 
     async def scene(broker: ScriptedBroker) -> None:
         broker.on_connect = lambda connect: Accept() if connect.version == 4 else Refuse(0x84)

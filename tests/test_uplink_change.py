@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.mqtt_link import Link, Message
-from gateway.tls import TlsFiles
-from gateway.uplink import ASTRAY_S, LONGEST_PAUSE_S, Uplink
+from gateway.link.mqtt_link import Link, Message
+from gateway.link.tls import TlsFiles
+from gateway.link.uplink import ASTRAY_S, LONGEST_PAUSE_S, Uplink
 from hil.broker import Broker as Mosquitto
 from hil.broker import mosquitto
 from hil.mqtt_packets import Connect
@@ -206,7 +206,7 @@ def test_a_way_back_needs_no_proof_and_a_link_that_stays_none_either() -> None:
 
 @pytest.fixture
 def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Authority], Mosquitto]:
-    monkeypatch.setattr("gateway.uplink.ASTRAY_S", 0.2)
+    monkeypatch.setattr("gateway.link.uplink.ASTRAY_S", 0.2)
 
     def start(authority: Authority) -> Mosquitto:
         folder = tmp_path / "mosquitto"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.buffer import Buffer
-from gateway.held import Held
-from gateway.mqtt_link import WINDOW
-from gateway.uplink import Uplink
+from gateway.link.mqtt_link import WINDOW
+from gateway.link.uplink import Uplink
+from gateway.store.buffer import Buffer
+from gateway.store.held import Held
 from hil.broker import mosquitto
 from hil.receiver import Receiver
 from hil.relay import Relay
@@ -45,8 +45,8 @@ class Kills:
     """A broker, the way to it, and what of the buffer was acknowledged."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr("gateway.uplink.FIRST_PAUSE_S", 0.05)
-        patch.setattr("gateway.uplink.LONGEST_PAUSE_S", 0.2)
+        patch.setattr("gateway.link.uplink.FIRST_PAUSE_S", 0.05)
+        patch.setattr("gateway.link.uplink.LONGEST_PAUSE_S", 0.2)
         self._folder = folder
         self._patch = patch
         self._dice = random.Random(50)  # noqa: S311  # it must repeat itself

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from drivers.ruuvi import Ruuvi
-from gateway.catalogue import Catalogue
-from gateway.report import Report
+from gateway.jobs.report import Report
+from gateway.words.catalogue import Catalogue
 from hil.broker import Broker as Mosquitto
 from hil.broker import mosquitto
 from hil.receiver import Receiver
@@ -25,8 +25,8 @@ Lab = Callable[[str], Mosquitto]
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """Give a function that starts a broker with some lines of configuration; it is stopped in the end."""
-    monkeypatch.setattr("gateway.uplink.FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr("gateway.uplink.LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr("gateway.link.uplink.FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("gateway.link.uplink.LONGEST_PAUSE_S", 0.2)
     with contextlib.ExitStack() as stack:
 
         def start(extra: str = "") -> Mosquitto:

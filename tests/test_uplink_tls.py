@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, NotTrusted, UplinkDown, Version
-from gateway.tls import TlsFiles
+from gateway.link.mqtt_link import Broker, Link, Message, NotAuthorised, NotTrusted, UplinkDown, Version
+from gateway.link.tls import TlsFiles
 from hil.bench.proc import rss_mb
 from hil.broker import Broker as Mosquitto
 from hil.broker import free_port, mosquitto
@@ -44,10 +44,10 @@ Lab = Callable[..., Mosquitto]
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """Give a function that starts a broker; reconnects and looks at the files hurry."""
-    monkeypatch.setattr("gateway.uplink.FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr("gateway.uplink.LONGEST_PAUSE_S", 0.2)
-    monkeypatch.setattr("gateway.uplink.FEW_MINUTES_S", 0.2)
-    monkeypatch.setattr("gateway.uplink.LOOK_S", 0.05)
+    monkeypatch.setattr("gateway.link.uplink.FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("gateway.link.uplink.LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr("gateway.link.uplink.FEW_MINUTES_S", 0.2)
+    monkeypatch.setattr("gateway.link.uplink.LOOK_S", 0.05)
     with contextlib.ExitStack() as stack:
 
         def start(extra: str = "", web: str | None = None) -> Mosquitto:
@@ -156,7 +156,7 @@ def test_whatever_a_server_answers_that_speaks_no_web_socket_is_only_no_uplink(a
 
 
 def test_a_web_socket_handshake_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.mqtt_client.HANDSHAKE_S", 0.2)
+    monkeypatch.setattr("gateway.link.mqtt_client.HANDSHAKE_S", 0.2)
 
     async def scene() -> None:
         async with serving(b"x" * 50_000_000) as port:
@@ -571,7 +571,7 @@ def test_the_gateway_goes_by_its_second_broker_with_a_key_from_systemd_and_tells
 def test_reconnects_over_tls_leave_no_task_no_file_and_no_memory_behind(
     lab: Lab, ours: Authority, monkeypatch: pytest.MonkeyPatch, path: str, count: int
 ) -> None:
-    monkeypatch.setattr("gateway.uplink.LONGEST_PAUSE_S", 0.0)
+    monkeypatch.setattr("gateway.link.uplink.LONGEST_PAUSE_S", 0.0)
     monkeypatch.setattr("tests.mosquitto_scene.LIMIT_S", 600.0)
     broker = lab(asking(ours), web=asking(ours))
     at = where(broker.web_port if path else broker.port, tls=ours.files(ours.issue("pole-7")), path=path)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from drivers.sds011 import Sds011
-from gateway.buffer import Buffer
-from gateway.catalogue import Catalogue
-from gateway.pack import Packer
-from gateway.reading import Reading
-from gateway.settings import DatasetSettings
+from gateway.config.settings import DatasetSettings
+from gateway.jobs.pack import Packer
+from gateway.store.buffer import Buffer
+from gateway.words.catalogue import Catalogue
+from gateway.words.reading import Reading
 from hil.bench.proc import rss_mb
 from hil.vclock import run
 

@@ -1,7 +1,7 @@
 """``polegate buffer``: look into a buffer's file, on the pole or in the office, whatever happened to it.
 
-The file is read without SQLite (:mod:`gateway.pack_raw`): SQLite writes where it is only asked, and drops what lies
-behind a damaged place of the log. So nothing here changes the file, its log or their folder; only ``retry`` does.
+The file is read without SQLite (:mod:`gateway.store.pack_raw`): SQLite writes where it is only asked, and drops what
+lies behind a damaged place of the log. So nothing here changes the file, its log or their folder; only ``retry`` does.
 """
 
 import contextlib
@@ -15,7 +15,6 @@ from typing import IO, Any
 
 import click
 
-from gateway import frame, pack_mend
 from gateway.commands.buffer_dead import dead as dead_command
 from gateway.commands.buffer_dead import retry
 from gateway.commands.buffer_export import FORMATS, Look, Unreadable, Writer, content, in_order, look, utc, write_buffer
@@ -34,12 +33,13 @@ from gateway.commands.buffer_faults import (
     tree_fault,
 )
 from gateway.commands.check import FILE
-from gateway.faults import mean
-from gateway.pack_raw import Found, Salvage
-from gateway.pack_room import FRESH, SET_ASIDE
-from gateway.pack_sql import SqlError
-from gateway.reading import Pack
-from gateway.toml_text import quoted
+from gateway.config.faults import mean
+from gateway.config.toml_text import quoted
+from gateway.store import frame, pack_mend
+from gateway.store.pack_raw import Found, Salvage
+from gateway.store.pack_room import FRESH, SET_ASIDE
+from gateway.store.pack_sql import SqlError
+from gateway.words.reading import Pack
 
 NS = 1_000_000_000
 LISTED = 10  # packs that are named one by one

@@ -20,13 +20,13 @@ from typing import IO, Any, NamedTuple, Protocol
 
 import zstandard
 
-from gateway import durable
-from gateway.pack_file import PackFile
-from gateway.pack_raw import Found, Salvage
-from gateway.pack_room import SET_ASIDE, sound_level
-from gateway.pack_sql import Row
-from gateway.payload import unpacked
-from gateway.reading import Pack
+from gateway.host import durable
+from gateway.store.pack_file import PackFile
+from gateway.store.pack_raw import Found, Salvage
+from gateway.store.pack_room import SET_ASIDE, sound_level
+from gateway.store.pack_sql import Row
+from gateway.words.payload import unpacked
+from gateway.words.reading import Pack
 
 EARLY_BYTES = 32 * 1024 * 1024  # payload of packs that came too early
 BATCH_BYTES = 512 * 1024  # what the log of a file is made for

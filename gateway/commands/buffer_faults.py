@@ -13,9 +13,9 @@ from pathlib import Path
 import click
 
 from gateway.commands.buffer_export import Changed
-from gateway.pack_mend import PARTS
-from gateway.pack_raw import WAL_MAGIC, Raw, dropped_by_sqlite
-from gateway.pack_sql import APPLICATION_ID, VERSION
+from gateway.store.pack_mend import PARTS
+from gateway.store.pack_raw import WAL_MAGIC, Raw, dropped_by_sqlite
+from gateway.store.pack_sql import APPLICATION_ID, VERSION
 
 EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 65, 66, 73  # sysexits.h
 HEAD = struct.Struct(">16s 12x I 28x I 4x I")  # of a database, section 1.3: magic, pages, version, application

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from gateway.faults import Fault, SettingsError
-from gateway.settings_file import load
+from gateway.config.faults import Fault, SettingsError
+from gateway.config.settings_file import load
 
 EX_CONFIG = 78  # sysexits.h
 FILE = click.Path(path_type=Path, readable=False)  # what cannot be read is our fault to tell, not one of the command

@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 
-from gateway.clock import Clock
 from gateway.commands.check import FILE, report
-from gateway.config_folder import ConfigFolder, NewerState
-from gateway.config_state import LOCAL, State
-from gateway.faults import Fault, SettingsError
-from gateway.layers import Key, dotted
-from gateway.over_the_air import live
-from gateway.override import Override
-from gateway.settings_file import load
-from gateway.settings_layers import Configuration, compose
-from gateway.toml_text import quoted
-from gateway.verdict import Rejected
+from gateway.config.faults import Fault, SettingsError
+from gateway.config.layers import Key, dotted
+from gateway.config.settings_file import load
+from gateway.config.toml_text import quoted
+from gateway.host.clock import Clock
+from gateway.remote.config_folder import ConfigFolder, NewerState
+from gateway.remote.config_state import LOCAL, State
+from gateway.remote.over_the_air import live
+from gateway.remote.override import Override
+from gateway.remote.settings_layers import Configuration, compose
+from gateway.remote.verdict import Rejected
 
 NS = 1_000_000_000
 

@@ -10,13 +10,13 @@ import click
 from pydantic import ValidationError
 
 from drivers.contract import Advert, Advertised, BadFrame, DeviceError, Driver, NotReady, OnPort, Streamed, Values
-from gateway import driver_index, faults
 from gateway.commands.check import report
 from gateway.commands.values import table
-from gateway.faults import SettingsError, mean
-from gateway.settings_file import PROFILE, profile, profile_names
-from gateway.toml_file import TomlFile
-from gateway.toml_text import quoted
+from gateway.config import driver_index, faults
+from gateway.config.faults import SettingsError, mean
+from gateway.config.settings_file import PROFILE, profile, profile_names
+from gateway.config.toml_file import TomlFile
+from gateway.config.toml_text import quoted
 
 SHORT = 4  # hex digits of a piece that is not a frame by itself
 ANY_ADDRESS = "00:00:00:00:00:00"

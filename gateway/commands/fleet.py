@@ -8,8 +8,8 @@ What is to be signed is a TOML file. A document::
     settings = "layer.toml"     # the whole layer: what it does not set, the layers below it do
 
 and, where wanted, ``epoch``, ``not_before``, ``requires``, ``min_agent``, ``note``, ``[rollout]``, ``[window]`` and
-``[trial]`` of :mod:`gateway.document`. A root of trust has ``version``, ``epoch``, ``[keys]`` and ``[roles.NAME]``; a
-command has ``pole``, ``do``, ``trial`` and ``valid``.
+``[trial]`` of :mod:`gateway.remote.document`. A root of trust has ``version``, ``epoch``, ``[keys]`` and
+``[roles.NAME]``; a command has ``pole``, ``do``, ``trial`` and ``valid``.
 """
 
 import base64
@@ -20,14 +20,14 @@ from typing import Any
 
 import click
 
-from gateway import document, ed25519, envelope, trust_root
 from gateway.commands.check import FILE, report
 from gateway.commands.override import EX_CANTCREAT, Duration
-from gateway.ed25519 import PrivateKey
-from gateway.envelope import COMMAND_TYPE, CONFIG_TYPE, ROOT_TYPE, Envelope, Signature
-from gateway.faults import SettingsError
-from gateway.toml_file import TomlFile
-from gateway.verdict import Rejected
+from gateway.config.faults import SettingsError
+from gateway.config.toml_file import TomlFile
+from gateway.remote import document, ed25519, envelope, trust_root
+from gateway.remote.ed25519 import PrivateKey
+from gateway.remote.envelope import COMMAND_TYPE, CONFIG_TYPE, ROOT_TYPE, Envelope, Signature
+from gateway.remote.verdict import Rejected
 
 EX_DATAERR = 65  # sysexits.h
 COMMAND_VALID = "10m"

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import click
 
-from gateway import layers
-from gateway.clock import Clock
 from gateway.commands.check import EX_CONFIG, FILE, report
 from gateway.commands.config import in_force, in_toml
-from gateway.config_folder import ConfigFolder
-from gateway.faults import SettingsError, mean
-from gateway.layers import dotted
-from gateway.over_the_air import NS, live
-from gateway.override import Override
-from gateway.settings import UNIT_S
-from gateway.settings_file import load
+from gateway.config import layers
+from gateway.config.faults import SettingsError, mean
+from gateway.config.layers import dotted
+from gateway.config.settings import UNIT_S
+from gateway.config.settings_file import load
+from gateway.host.clock import Clock
+from gateway.remote.config_folder import ConfigFolder
+from gateway.remote.over_the_air import NS, live
+from gateway.remote.override import Override
 
 EX_CANTCREAT = 73  # sysexits.h
 LONGEST_S = 7 * 86_400

@@ -8,15 +8,16 @@ from pathlib import Path
 import click
 
 from drivers.contract import Advert, Advertised, Asked, DeviceError, Driver, NoReply, OnPort, Streamed, Values
-from gateway import log, shares
+from gateway import shares
 from gateway.commands.check import FILE, report
 from gateway.commands.values import table
-from gateway.crew import line_on
-from gateway.faults import SettingsError, mean
-from gateway.line import Line, LinePort
-from gateway.settings import Settings
-from gateway.settings_file import load
-from gateway.toml_text import quoted
+from gateway.config.faults import SettingsError, mean
+from gateway.config.settings import Settings
+from gateway.config.settings_file import load
+from gateway.config.toml_text import quoted
+from gateway.host import log
+from gateway.sensors.crew import line_on
+from gateway.sensors.line import Line, LinePort
 
 OPEN_S = 3.0
 ROW = 16  # bytes
@@ -112,7 +113,7 @@ async def _from_line(device: OnPort, line: Line) -> Values:
 
 
 async def _from_air(device: Advertised, adapter: str, tape: Tape) -> Values:
-    from gateway.radio import Radio  # noqa: PLC0415  # bleak is for those who hear adverts
+    from gateway.sensors.radio import Radio  # noqa: PLC0415  # bleak is for those who hear adverts
 
     radio = Radio(adapter)
     first = First(device, radio.trouble)

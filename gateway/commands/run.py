@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from gateway import app, log
+from gateway import app
 from gateway.commands import run_wait
 from gateway.commands.check import FILE, report
-from gateway.faults import SettingsError
-from gateway.notify import notify
-from gateway.pack_disk import BufferUnusable
-from gateway.settings_file import load
+from gateway.config.faults import SettingsError
+from gateway.config.settings_file import load
+from gateway.host import log
+from gateway.host.notify import notify
+from gateway.store.pack_disk import BufferUnusable
 
 EX_CANTCREAT = 73  # sysexits.h
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import structlog
 
-from gateway.faults import SettingsError
-from gateway.notify import watchdog_s
-from gateway.settings import Settings
-from gateway.settings_file import load
-from gateway.tell_watchdog import FEEDS
+from gateway.config.faults import SettingsError
+from gateway.config.settings import Settings
+from gateway.config.settings_file import load
+from gateway.host.notify import watchdog_s
+from gateway.jobs.tell_watchdog import FEEDS
 
 LOOK_S = 5.0
 ENDING = signal.SIGTERM, signal.SIGINT

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gateway import asyncapi
+from gateway.words import asyncapi
 
 
 @click.command("schema")

@@ -20,18 +20,30 @@ import click
 from pydantic import ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from gateway import log, records, shares
-from gateway.clock import Clock
+from gateway import shares
 from gateway.commands.check import FILE, report
 from gateway.commands.tail_mend import Mending
 from gateway.commands.tail_show import AsJson, AsText, Finding, Show
-from gateway.completeness import GRACE_S, Arrival, Watch, label_of, spans
-from gateway.faults import SettingsError, from_pydantic
-from gateway.mqtt_link import Broker, Link, Message, NotAuthorised, OtherVersion, Received, Refused, UplinkDown, Version
-from gateway.records import NoSenml, Record
-from gateway.settings import PoleSettings, Root, Settings, UplinkSettings
-from gateway.settings_file import load
-from gateway.toml_text import quoted
+from gateway.config.faults import SettingsError, from_pydantic
+from gateway.config.settings import PoleSettings, Root, Settings, UplinkSettings
+from gateway.config.settings_file import load
+from gateway.config.toml_text import quoted
+from gateway.host import log
+from gateway.host.clock import Clock
+from gateway.link.mqtt_link import (
+    Broker,
+    Link,
+    Message,
+    NotAuthorised,
+    OtherVersion,
+    Received,
+    Refused,
+    UplinkDown,
+    Version,
+)
+from gateway.words import records
+from gateway.words.completeness import GRACE_S, Arrival, Watch, label_of, spans
+from gateway.words.records import NoSenml, Record
 
 EX_UNAVAILABLE, EX_NOPERM = 69, 77  # sysexits.h
 LOOK_S = 1.0

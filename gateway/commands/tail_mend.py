@@ -1,4 +1,4 @@
-"""Who asks a pole for packs that did not come, as gateway/replay.py says: one request at a time for each pole.
+"""Who asks a pole for packs that did not come, as gateway/jobs/replay.py says: one request at a time for each pole.
 
 A pole answers after it has sent what it still holds. Where no answer comes, it may be away: the same is asked again
 later, not soon.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.commands.tail_show import Finding
-from gateway.completeness import Hole, Span, Track, Watch
+from gateway.words.completeness import Hole, Span, Track, Watch
 
 ANSWER_S = 120.0  # a pole sends the most that it gives for a request in less
 ASK_AGAIN_S = 600.0

@@ -9,10 +9,10 @@ import click
 
 from gateway.commands.buffer_faults import count
 from gateway.commands.values import said
-from gateway.completeness import Span, Track, spans
-from gateway.reading import ACCEPTED, REJECTED
-from gateway.records import Record
-from gateway.toml_text import visible
+from gateway.config.toml_text import visible
+from gateway.words.completeness import Span, Track, spans
+from gateway.words.reading import ACCEPTED, REJECTED
+from gateway.words.records import Record
 
 SHOWN = 200  # characters of a name or a text
 LISTED = 5  # spans of numbers that are named

@@ -8,13 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
-from gateway.config_folder import ConfigFolder
-from gateway.config_state import State
-from gateway.confirmed_commit import ConfirmedCommit
-from gateway.document import Document, digest
-from gateway.envelope import read
-from gateway.trust_chain import TrustChain
-from gateway.verdict import Code, Verdict
+from gateway.remote.config_folder import ConfigFolder
+from gateway.remote.config_state import State
+from gateway.remote.confirmed_commit import ConfirmedCommit
+from gateway.remote.document import Document, digest
+from gateway.remote.envelope import read
+from gateway.remote.trust_chain import TrustChain
+from gateway.remote.verdict import Code, Verdict
 from tests.remote.disk_model import Disk, Image, images, lay
 from tests.remote.operator import NOW, POLE, document, root
 
@@ -172,7 +172,7 @@ def lived(folder: Path, image: Image | None = None, boot: str = "first") -> Life
     (folder / "trust" / "root.json").write_bytes(root())
     lay(image or {}, folder / "config")
     life = Life(folder, disk, boot)
-    with disk.noting(), mock.patch("structlog.get_logger"), mock.patch("gateway.config_ledger.log"):
+    with disk.noting(), mock.patch("structlog.get_logger"), mock.patch("gateway.remote.config_ledger.log"):
         asyncio.run(life.whole() if image is None else life.comes_up())
     return life
 

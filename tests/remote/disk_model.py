@@ -90,7 +90,7 @@ class Disk:
 
     def noting(self) -> Any:  # noqa: ANN401  # a patch
         """Stand in for ``os``."""
-        return mock.patch("gateway.config_folder.os", self)
+        return mock.patch("gateway.remote.config_folder.os", self)
 
     @classmethod
     def holding(cls, image: Image) -> "Disk":

@@ -5,9 +5,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from gateway import ed25519
-from gateway.ed25519 import PrivateKey
-from gateway.envelope import COMMAND_TYPE, CONFIG_TYPE, ROOT_TYPE, Envelope, Signature
+from gateway.remote import ed25519
+from gateway.remote.ed25519 import PrivateKey
+from gateway.remote.envelope import COMMAND_TYPE, CONFIG_TYPE, ROOT_TYPE, Envelope, Signature
 
 NOW = 1_800_000_000
 WEEK = 7 * 86_400

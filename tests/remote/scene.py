@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.config_folder import ConfigFolder
-from gateway.confirmed_commit import ConfirmedCommit
-from gateway.override import Override  # noqa: TC001  # a list is made of it
-from gateway.plant import Unfit
-from gateway.settings_layers import Configuration, compose
-from gateway.trust_chain import TrustChain
-from gateway.verdict import Code, Verdict
+from gateway.remote.config_folder import ConfigFolder
+from gateway.remote.confirmed_commit import ConfirmedCommit
+from gateway.remote.override import Override  # noqa: TC001  # a list is made of it
+from gateway.remote.plant import Unfit
+from gateway.remote.settings_layers import Configuration, compose
+from gateway.remote.trust_chain import TrustChain
+from gateway.remote.verdict import Code, Verdict
 from tests.remote.operator import NOW, POLE, root
 
 LOCAL = """\

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config_folder import ConfigFolder
-from gateway.override import Override
+from gateway.remote.config_folder import ConfigFolder
+from gateway.remote.override import Override
 from tests.cli_scene import Ran, call
 from tests.remote.operator import document
 from tests.remote.scene import BAD_BROKER, GOOD, LOCAL, TERMS, Pole, play

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import document, envelope, trust_root
-from gateway.envelope import CONFIG_TYPE, ROOT_TYPE
+from gateway.remote import document, envelope, trust_root
+from gateway.remote.envelope import CONFIG_TYPE, ROOT_TYPE
 from tests.cli_scene import call
 from tests.remote.scene import GOOD
 

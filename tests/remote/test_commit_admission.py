@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.envelope import CONFIG_TYPE
-from gateway.strict_json import LARGEST_BYTES
-from gateway.verdict import Code
+from gateway.remote.envelope import CONFIG_TYPE
+from gateway.remote.strict_json import LARGEST_BYTES
+from gateway.remote.verdict import Code
 from tests.remote.operator import NOW, ROLES, WEEK, document, document_content, root, root_content, signed
 from tests.remote.scene import BETTER, GOOD, MINE, TERMS, Pole, play
 
@@ -356,7 +356,7 @@ def test_a_flood_costs_no_write_and_is_told_once_a_minute(tmp_path: Path, monkey
         pole.hear(good(seq=5))
         await pole.run(30)
         pole.plant.told.clear()
-        monkeypatch.setattr("gateway.config_folder.os.open", lambda *_: pytest.fail("it wrote"))
+        monkeypatch.setattr("gateway.remote.config_folder.os.open", lambda *_: pytest.fail("it wrote"))
         hostile = [good(seq=4), b"[" * 1000, good(seq=5), good(signers=["x"], seq=9), good(seq=5, settings=BETTER)]
         for n in range(1000):
             pole.hear(hostile[n % 5])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config_folder import SLOTS, ConfigFolder, NewerState
-from gateway.config_state import LOCAL, Standing, State
-from gateway.verdict import Code
+from gateway.remote.config_folder import SLOTS, ConfigFolder, NewerState
+from gateway.remote.config_state import LOCAL, Standing, State
+from gateway.remote.verdict import Code
 from tests.remote.operator import NOW, document
 from tests.remote.scene import BAD_BROKER, BETTER, GOOD, MINE, TERMS, Pole, play
 
@@ -31,7 +31,7 @@ class Disk:
                 raise OSError(self.error, os.strerror(self.error))
             return write(file, data)
 
-        monkeypatch.setattr("gateway.config_folder.os.write", refusing)
+        monkeypatch.setattr("gateway.remote.config_folder.os.write", refusing)
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gateway.document import digest
-from gateway.envelope import read
-from gateway.override import Override
-from gateway.plant import Unfit
-from gateway.settings_layers import Configuration
-from gateway.verdict import Code
+from gateway.remote.document import digest
+from gateway.remote.envelope import read
+from gateway.remote.override import Override
+from gateway.remote.plant import Unfit
+from gateway.remote.settings_layers import Configuration
+from gateway.remote.verdict import Code
 from tests.remote.operator import NOW, command, document, root
 from tests.remote.scene import (
     BAD_BAUD,

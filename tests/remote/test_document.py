@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway import document
-from gateway.document import Rollout, Window
-from gateway.verdict import Code, Rejected
+from gateway.remote import document
+from gateway.remote.document import Rollout, Window
+from gateway.remote.verdict import Code, Rejected
 from tests.remote.operator import NOW, document_content
 
 MONDAY = int(dt.datetime(2026, 11, 23, tzinfo=dt.UTC).timestamp())

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from gateway import envelope
-from gateway.envelope import COMMAND_TYPE, CONFIG_TYPE, Envelope, Signature
-from gateway.strict_json import LARGEST_BYTES
-from gateway.verdict import Code, Rejected
+from gateway.remote import envelope
+from gateway.remote.envelope import COMMAND_TYPE, CONFIG_TYPE, Envelope, Signature
+from gateway.remote.strict_json import LARGEST_BYTES
+from gateway.remote.verdict import Code, Rejected
 from tests.remote.operator import KEYS, signed
 
 TWO = [KEYS["c1"].public, KEYS["c2"].public]
@@ -119,5 +119,6 @@ def test_what_is_no_private_key_is_told(text: str) -> None:
 
 
 def test_a_pole_that_is_not_configured_over_the_air_does_not_carry_the_library() -> None:
-    code = "import sys, gateway.app, gateway.remote, gateway.settings_layers; sys.exit('cryptography' in sys.modules)"
+    imports = "gateway.app, gateway.remote.remote, gateway.remote.settings_layers"
+    code = f"import sys, {imports}; sys.exit('cryptography' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # our own

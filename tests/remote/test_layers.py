@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway import document
-from gateway.document import Document
-from gateway.faults import SettingsError
-from gateway.layers import Drift
-from gateway.override import Override
-from gateway.settings_layers import Configuration, compose
-from gateway.verdict import Code, Rejected
+from gateway.config.faults import SettingsError
+from gateway.config.layers import Drift
+from gateway.remote import document
+from gateway.remote.document import Document
+from gateway.remote.override import Override
+from gateway.remote.settings_layers import Configuration, compose
+from gateway.remote.verdict import Code, Rejected
 from tests.remote.operator import document_content
 
 LOCAL = """\

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from gateway.config_folder import ConfigFolder
-from gateway.confirmed_commit import ConfirmedCommit
-from gateway.document import digest
-from gateway.envelope import read
-from gateway.mqtt_link import Broker, Link, Message, Version
-from gateway.remote import Remote, Way
-from gateway.trust_chain import TrustChain
-from gateway.verdict import Verdict
+from gateway.link.mqtt_link import Broker, Link, Message, Version
+from gateway.remote.config_folder import ConfigFolder
+from gateway.remote.confirmed_commit import ConfirmedCommit
+from gateway.remote.document import digest
+from gateway.remote.envelope import read
+from gateway.remote.remote import Remote, Way
+from gateway.remote.trust_chain import TrustChain
+from gateway.remote.verdict import Verdict
 from hil.broker import mosquitto
 from tests.mosquitto_scene import play, until, uplink_to
 from tests.remote.cut_scene import Texts, composed
@@ -178,7 +178,7 @@ async def pole(broker: Broker, folder: Path) -> AsyncIterator[Plant]:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look more often than once a second."""
-    monkeypatch.setattr("gateway.remote.TICK_S", 0.02)
+    monkeypatch.setattr("gateway.remote.remote.TICK_S", 0.02)
 
 
 def test_a_retained_document_is_tried_and_reported(tmp_path: Path, broker: Broker) -> None:

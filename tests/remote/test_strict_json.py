@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.strict_json import LARGEST_BYTES, MOST_DEPTH, parse
-from gateway.verdict import Code, Rejected
+from gateway.remote.strict_json import LARGEST_BYTES, MOST_DEPTH, parse
+from gateway.remote.verdict import Code, Rejected
 
 
 def refusal(raw: bytes) -> Rejected:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway import trust_root
-from gateway.envelope import CONFIG_TYPE, ROOT_TYPE
-from gateway.verdict import Code, Rejected
+from gateway.remote import trust_root
+from gateway.remote.envelope import CONFIG_TYPE, ROOT_TYPE
+from gateway.remote.verdict import Code, Rejected
 from tests.remote.operator import NOW, ROLES, public, root, root_content, signed
 
 FIRST = trust_root.first(root())

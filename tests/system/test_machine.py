@@ -162,7 +162,7 @@ STUCK = """
 import asyncio
 from typing import ClassVar, Literal
 from drivers.contract import Asked, Channel
-from gateway import progress
+from gateway.jobs import progress
 
 progress.LONGEST_LOOK_S, progress.LONGEST_PAUSE_S = -12.0, 0.0  # minutes otherwise
 

@@ -1,0 +1,1 @@
+"""Doors to the machine: its clocks, its log, systemd, small files."""

@@ -1,0 +1,1 @@
+"""What runs for ever between the doors. Jobs are strangers to each other."""

@@ -1,0 +1,501 @@
+"""A door: one connection to an MQTT broker, by aiomqtt.
+
+aiomqtt is used through a subclass, because some things were found not to hold for it (2.5.1);
+gateway/link/mqtt_client.py mends those of the connection, and here it is those of messages:
+
+* ``publish`` returns as if all were well when an MQTT 5 broker refuses the message (PUBACK reason >= 0x80). Here a
+  refusal is :class:`Refused`.
+* When the link breaks, those who wait for a PUBACK are not told. Here they are, at once.
+* A broker's Receive Maximum is not kept; overrunning it ends the link. Here it is kept, whoever sends.
+* All that comes lies in one queue, for one reader. Here each who subscribes hears his own topics.
+
+With TLS 1.3 a broker refuses a certificate after the handshake, which looks like a broker of another MQTT version
+that ends the connection. The alert that came with it tells them apart.
+
+One object is one TCP connection with a clean session: paho would otherwise send again what our own buffer sends
+again. The oldest message without a PUBACK for ``ACK_S`` ends the link; MQTT forbids sending twice on one link.
+
+The subclass overrides private methods, so the versions are pinned closely.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import aiomqtt
+import paho.mqtt.client as paho
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from gateway.host import secret_file
+from gateway.host.secret_file import Unusable
+from gateway.link import tls
+from gateway.link.mqtt_client import BACKFILL, Client, properties_of
+from gateway.link.tls import HandshakeFailed, Tls, TlsFiles
+
+ACK_S = 30.0
+KEEPALIVE_S = 20
+MOST_UNHEARD = 100  # messages to us that wait; more are dropped
+WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
+REFUSAL = 0x80
+CLOSE_S = 1.0
+NOBODY = None, 0.0, 0
+OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
+# Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
+UNSUPPORTED_VERSION = 0x84
+TAKEN_OVER = 0x8E
+PACKET_TOO_LARGE = 0x95
+NOT_AUTHORISED = {0x86, 0x87, 0x8C}  # bad user name or password, not authorised, bad authentication method
+
+Version = aiomqtt.ProtocolVersion
+
+_quiet = logging.getLogger("polegate.mqtt")
+_quiet.setLevel(logging.CRITICAL)
+
+
+class UplinkDown(Exception):
+    """The link is not there, or broke before the broker took the message. Keep it and send it again."""
+
+
+class Cut(UplinkDown):
+    """The broker ended the link, by its own word or without one."""
+
+
+class NotAcknowledged(UplinkDown):
+    """The broker left this message without an acknowledgement while it acknowledged others."""
+
+
+class NotAuthorised(UplinkDown):
+    """The broker does not let this pole in. A person must look; trying again soon does not help."""
+
+
+class NotTrusted(UplinkDown):
+    """TLS does not come about with what lies in the files. What lay in them before may do."""
+
+
+class OtherVersion(UplinkDown):
+    """The broker speaks another version of MQTT, or ended the connection without a word, as such brokers do."""
+
+
+class Refused(Exception):
+    """The broker got the message and does not take it.
+
+    Attributes:
+        code: MQTT 5 reason code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Where the broker is and how to get in.
+
+    What lies in files is read anew for each connection. A file is a path, or ``credential:NAME``.
+
+    Attributes:
+        host: name or address.
+        port: TCP port.
+        tls: speak TLS with these certificates; the name in the broker's is then always checked. None: no TLS.
+        path: of WebSocket; "": MQTT without it.
+        client: client id; a second connection with it ends the first.
+        username: sent where there is a password.
+        password_file: None: no user and password.
+    """
+
+    host: str
+    port: int
+    tls: TlsFiles | None = None
+    path: str = ""
+    client: str
+    username: str
+    password_file: str | None = None
+
+    def read_tls(self) -> Tls | None:
+        """Read certificates and key; None without TLS. Raises NotTrusted."""
+        try:
+            return self.tls.read() if self.tls else None
+        except Unusable as error:
+            raise NotTrusted(str(error)) from error
+
+    def read_password(self) -> str | None:
+        """Read the password. Raises UplinkDown."""
+        try:
+            return secret_file.read("password_file", self.password_file).strip() if self.password_file else None
+        except Unusable as error:
+            raise UplinkDown(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be published.
+
+    Attributes:
+        topic: where.
+        payload: what.
+        retain: the broker keeps it for those who come later.
+        content_type: MIME type, told to readers of MQTT 5.
+        encoding: "zstd" or "", told to readers of MQTT 5 as user property ``ce``.
+        backfill: it is old, told to readers of MQTT 5 as user property ``backfill``.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    content_type: str = "application/json"
+    encoding: str = ""
+    backfill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What was published to us.
+
+    Attributes:
+        topic: where.
+        payload: what.
+        retain: it lay with the broker already when we came.
+        backfill: it is old; told by user property, in MQTT 5.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool
+    backfill: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ear:
+    """One who hears some topics, and what he did not hear yet."""
+
+    topics: tuple[str, ...]
+    heard: "asyncio.Queue[Received]"
+
+
+class Link(Client):
+    """One connection.
+
+    Attributes:
+        version: of MQTT.
+        window: messages that may be without a PUBACK at a time.
+        acked: messages that were acknowledged so far.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        will: Message | None,
+        version: Version,
+        tls: Tls | None = None,
+        unheard: int = MOST_UNHEARD,
+    ) -> None:
+        """Prepare it; ``connect`` connects.
+
+        Args:
+            broker: where it is.
+            will: what the broker publishes when the link breaks.
+            version: of MQTT.
+            tls: what was read of the broker's files before; None: they are read now.
+            unheard: messages to us that may wait; more are dropped. 0: any number.
+
+        Raises:
+            NotTrusted: what lies in the files of TLS cannot be used.
+            UplinkDown: the password cannot be read.
+        """
+        password = broker.read_password()
+        tls = tls or broker.read_tls()
+        super().__init__(
+            broker.host,
+            broker.port,
+            identifier=broker.client,
+            username=broker.username if password is not None else None,
+            password=password,
+            protocol=version,
+            transport="websockets" if broker.path else "tcp",
+            websocket_path=broker.path or None,
+            tls_context=tls.context if tls else None,
+            keepalive=KEEPALIVE_S,
+            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain) if will else None,
+            clean_session=None if version == Version.V5 else True,
+            clean_start=True if version == Version.V5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            logger=_quiet,
+        )
+        self._unheard = unheard
+        self._ears: list[_Ear] = []
+        self._broker = broker
+        self.version = version
+        self.window = WINDOW
+        self._tells = version == Version.V5
+        self._largest: int | None = None
+        # The oldest first: when it was sent, how many were acknowledged then
+        self._acks: dict[int, tuple[asyncio.Future[None], float, int]] = {}
+        self.acked = 0
+        self._slot_is_free = asyncio.Event()
+        self._senders = 0  # that wait for a slot
+        self._watch: asyncio.TimerHandle | None = None
+        self._disconnected.add_done_callback(self._ended)
+
+    async def connect(self) -> None:
+        """Connect, and return when the broker has let us in.
+
+        It must not be cancelled to save time: it goes on in its thread, and the next one would have to wait for it.
+
+        Raises:
+            NotAuthorised: user, password or certificate do not open this broker.
+            NotTrusted: the broker's certificate is not one that this pole trusts, or there is no TLS.
+            OtherVersion: this may be a broker of another MQTT version.
+            UplinkDown: any other reason.
+        """
+        ended = self._disconnected
+        try:
+            await self.__aenter__()
+        except UnicodeError as error:  # from the resolver: no host can have that name
+            raise UplinkDown(f"cannot connect to {self._hostname}: {error}") from error
+        except MqttConnectError as error:
+            code = _code_of(error.rc)
+            if code in NOT_AUTHORISED:
+                raise NotAuthorised(f"the broker refuses to let this pole in: {error.rc}") from error
+            if code == UNSUPPORTED_VERSION:
+                raise OtherVersion(f"the broker refuses this version of MQTT: {error.rc}") from error
+            raise UplinkDown(f"the broker refuses the connection: {error.rc}") from error
+        except aiomqtt.MqttError as error:
+            self.abort()
+            raise self._not_connected(error) from error
+        except asyncio.CancelledError:
+            self.give_up()
+            raise
+        try:
+            self.must_not_be_cancelled()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        if ended.done():  # aiomqtt has made a new one, which nothing would ever end
+            self._disconnected = ended
+            raise UplinkDown(self.why())
+
+    async def close(self) -> None:
+        """Disconnect in order: the broker does not send the will."""
+        if not self._disconnected.done():
+            self.silent = True
+            self._client.disconnect()
+            await asyncio.wait([self._disconnected], timeout=CLOSE_S)
+        self.abort()
+
+    async def send(self, message: Message) -> None:
+        """Publish with QoS 1 and return when the broker has it. More than ``window`` of these wait for each other.
+
+        Raises:
+            UplinkDown: the link broke first.
+            Refused: the broker answered with a reason of 0x80 or more, or takes no message that large.
+        """
+        self._senders += 1
+        try:
+            while len(self._acks) >= self.window:
+                await self._change()
+        finally:
+            self._senders -= 1
+        await self.post(message)
+
+    def post(self, message: Message) -> "asyncio.Future[None]":
+        """Publish with QoS 1, and return what is done when the broker has it. There must be a ``free`` slot.
+
+        The future may raise UplinkDown and Refused.
+
+        Raises:
+            UplinkDown: the link is broken.
+            Refused: the broker takes no message that large.
+        """
+        if self._disconnected.done():
+            raise UplinkDown(self.why())
+        size = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
+        if self._largest is not None and size > self._largest:
+            raise Refused(f"the broker takes {self._largest} bytes, this has {size}", PACKET_TOO_LARGE)
+        properties = properties_of(message.content_type, message.encoding, message.backfill) if self._tells else None
+        sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
+        ack: asyncio.Future[None] = self._loop.create_future()
+        self._acks[sent.mid] = ack, self._loop.time(), self.acked
+        if self._watch is None:
+            self._watch = self._loop.call_later(ACK_S, self._look_at_oldest)
+        return ack
+
+    @property
+    def free(self) -> int:
+        """How many messages may be posted now, those apart for which others wait."""
+        return self.window - len(self._acks) - self._senders
+
+    async def until_free(self) -> None:
+        """Return when a message may be posted, or when the link is broken."""
+        while self.free <= 0 and not self._disconnected.done():
+            await self._change()
+
+    async def until_acked(self) -> None:
+        """Return when the broker has acknowledged anything, or when the link is broken."""
+        while not self.acked and not self._disconnected.done():
+            await self._change()
+
+    async def _change(self) -> None:
+        self._slot_is_free.clear()
+        await self._slot_is_free.wait()
+
+    async def hear(self, *topics: str) -> AsyncGenerator[Received, None]:
+        """Subscribe, and give what comes on these topics; unsubscribe in the end.
+
+        Raises:
+            UplinkDown: the link broke.
+            Refused: the broker does not let us subscribe.
+        """
+        ear = _Ear(topics, asyncio.Queue(self._unheard))
+        self._ears.append(ear)
+        try:
+            codes = await self.subscribe([(topic, 1) for topic in topics], timeout=ACK_S)
+            self.must_not_be_cancelled()
+            if (worst := max(map(_code_of, codes))) >= REFUSAL:
+                raise Refused(f"the broker refuses a subscription with reason 0x{worst:02x}", worst)
+            while True:
+                yield await self._next(ear.heard)
+        except aiomqtt.MqttError as error:
+            raise UplinkDown(self.why()) from error
+        finally:
+            self._ears.remove(ear)
+            if not self._disconnected.done():
+                self._client.unsubscribe(list(topics))
+
+    async def _next(self, heard: "asyncio.Queue[Received]") -> Received:
+        """Wait for what comes. Raises UplinkDown where the link breaks and nothing more is left."""
+        if heard.empty():
+            coming = asyncio.ensure_future(heard.get())
+            try:
+                ends: tuple[asyncio.Future[Any], ...] = (coming, self._disconnected)
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
+                    return coming.result()
+            finally:
+                coming.cancel()
+            raise UplinkDown(self.why())
+        return heard.get_nowait()
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """What is done when the link is broken; for those who wait for something else besides."""
+        return self._disconnected
+
+    async def broken(self) -> str:
+        """Wait until the link is broken, and tell why."""
+        await asyncio.wait([self._disconnected])
+        return self.why()
+
+    def why(self) -> str:
+        """Tell why the link is broken."""
+        error = self._disconnected.exception() if self._disconnected.done() else None
+        if error is None:
+            return "the link is closed"
+        if isinstance(error, aiomqtt.MqttCodeError) and _code_of(error.rc) == TAKEN_OVER:
+            step = "give each pole an id of its own in [pole], and see that no second gateway runs with this one"
+            return f'the link broke: {error}: another client came with the id "{self._broker.client}"; {step}'
+        return f"the link broke: {error}"
+
+    def _not_connected(self, error: aiomqtt.MqttError) -> UplinkDown:
+        """Tell why there is no connection, from what aiomqtt leaves of it."""
+        broker, failed = self._broker, error.__context__
+        cause = failed.__cause__ if isinstance(failed, HandshakeFailed) else self.alert
+        if cause is not None and broker.tls is not None:
+            kind = NotAuthorised if tls.refuses_us(cause) else NotTrusted
+            return kind(tls.explain(cause, broker.tls, broker.host, broker.port))
+        if self.closed_early:
+            step = "see the broker's log for whom it does not let in" if broker.tls else "see the broker's log"
+            return OtherVersion(f"the broker closed the connection without an answer; {step}")
+        return UplinkDown(f"cannot connect: {error}")
+
+    def _look_at_oldest(self) -> None:
+        """End the link where a message is too long without a PUBACK."""
+        self._watch = None
+        ack, sent_at, acked_then = next(iter(self._acks.values()), NOBODY)
+        if ack is None:
+            return
+        left = sent_at + ACK_S - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._look_at_oldest)
+            return
+        kind = NotAcknowledged if self.acked > acked_then else UplinkDown
+        if not ack.done():
+            ack.set_exception(kind(f"the broker did not acknowledge within {ACK_S:.0f} s"))
+        self.abort()
+
+    def _ended(self, disconnected: asyncio.Future[None]) -> None:
+        disconnected.exception()  # it is told to those who wait, below
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError(self.why()))
+        for ack, *_ in self._acks.values():
+            if not ack.done():
+                ack.set_exception((UplinkDown if self.silent else Cut)(self.why()))
+        self._acks.clear()
+        self._slot_is_free.set()
+        if self._watch is not None:
+            self._watch.cancel()
+        # Where paho fell over what the broker sent, it would read the same again, and again fall
+        self._client._sock_close()  # noqa: SLF001  # nothing public closes it without a word
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401  # aiomqtt's signature
+        flags: paho.ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+        self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
+        self._largest = getattr(properties, "MaximumPacketSize", None)
+
+    def _on_message(
+        self,
+        client: paho.Client,  # noqa: ARG002  # aiomqtt's signature
+        userdata: Any,  # noqa: ANN401, ARG002
+        message: paho.MQTTMessage,
+    ) -> None:
+        backfill = BACKFILL in getattr(message.properties, "UserProperty", ())
+        received = Received(message.topic, bytes(message.payload), message.retain, backfill)
+        for ear in self._ears:
+            if any(paho.topic_matches_sub(topic, received.topic) for topic in ear.topics):
+                with contextlib.suppress(asyncio.QueueFull):
+                    ear.heard.put_nowait(received)
+
+    def _on_unsubscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401
+        mid: int,
+        reason_codes: list[ReasonCode],
+        properties: Properties | None = None,
+    ) -> None:
+        """Take no notice: nobody waits for it."""
+
+    def _on_publish(
+        self,
+        client: paho.Client,  # noqa: ARG002  # aiomqtt's signature
+        userdata: Any,  # noqa: ANN401, ARG002
+        mid: int,
+        reason_code: ReasonCode,
+        properties: Properties,  # noqa: ARG002
+    ) -> None:
+        self.acked += 1
+        self._slot_is_free.set()
+        ack, *_ = self._acks.pop(mid, NOBODY)
+        if ack is None or ack.done():
+            return
+        code = _code_of(reason_code)
+        if code >= REFUSAL:
+            ack.set_exception(Refused(f"the broker refuses with reason 0x{code:02x}", code))
+        else:
+            ack.set_result(None)
+
+
+def _code_of(reason: ReasonCode | int | None) -> int:
+    return int(reason.value) if isinstance(reason, ReasonCode) else reason or 0

@@ -1,0 +1,112 @@
+"""What a pole must not forget of its configuration: what was seen, what is in force, and what is being tried."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from gateway.remote.verdict import Code
+
+LOCAL = "local"
+"""The stream of the pole's own file: nobody signs it, and it has no numbers."""
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def but(self, **changes: object) -> Self:
+        """Return the same with some changes."""
+        return self.model_copy(update=changes)
+
+
+class Standing(_Kept):
+    """A stream.
+
+    Attributes:
+        epoch: of the newest document that was believed.
+        seq: of it; a document that is not newer is refused.
+        sha: what that document is known by.
+        waits: it is to be tried.
+        fate: how it ended, where it did not come into force; it is not tried again.
+        why: the same in words.
+        tries: trials of it that told nothing.
+        active: the document that is in force; "": none.
+        active_epoch: its epoch.
+        active_seq: its number.
+    """
+
+    epoch: int = 0
+    seq: int = 0
+    sha: str = ""
+    waits: bool = False
+    fate: Annotated[Code | None, BeforeValidator(lambda code: code and Code(code))] = None
+    why: str = ""
+    tries: int = 0
+    active: str = ""
+    active_epoch: int = 0
+    active_seq: int = 0
+
+
+class Trial(_Kept):
+    """A document that is being tried.
+
+    Attributes:
+        stream: its stream.
+        epoch: its epoch.
+        seq: its number.
+        sha: what it is known by.
+        attempts: starts that tried it; one that ended in order is taken back.
+        boot: of the machine, in which the window began.
+        started: when, seconds since that boot.
+        window_s: how long it has.
+        hold_s: how long all must be well in one go.
+        by_server: an operator must confirm it.
+        confirmed: one has.
+        upstream: the way to the broker worked before.
+        sensors: devices that gave values before.
+    """
+
+    stream: str
+    epoch: int
+    seq: int
+    sha: str
+    attempts: int = 1
+    boot: str
+    started: float
+    window_s: float
+    hold_s: float
+    by_server: bool = False
+    confirmed: bool = False
+    upstream: bool
+    sensors: list[str]
+
+
+class State(_Kept):
+    """All of it.
+
+    Attributes:
+        layout: of this file.
+        floor: seconds since 1970; it is not earlier.
+        root: version of the root of trust in force.
+        streams: by name.
+        trial: what is being tried.
+    """
+
+    layout: Literal[1] = 1
+    floor: int = 0
+    root: int = 0
+    streams: dict[str, Standing] = Field({})
+    trial: Trial | None = None
+
+    def of(self, stream: str) -> Standing:
+        """Return how a stream stands."""
+        return self.streams.get(stream, Standing())
+
+    def with_stream(self, stream: str, standing: Standing) -> Self:
+        """Return the same with one stream changed."""
+        return self.but(streams={**self.streams, stream: standing})
+
+    @property
+    def documents(self) -> set[str]:
+        """What is needed of the documents: by what they are known."""
+        found = {sha for each in self.streams.values() for sha in (each.active, each.sha if each.waits else "")}
+        return (found | {self.trial.sha if self.trial else ""}) - {""}

@@ -1,0 +1,58 @@
+"""JSON from who is not trusted yet: its size, depth and letters are looked at before anything is made of it."""
+
+import json
+import math
+import re
+from typing import Any
+
+from gateway.remote.verdict import Code, Rejected
+
+LARGEST_BYTES = 262_144
+MOST_DEPTH = 16
+TEXT = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+BRACKETS = re.compile(r"[\[\]{}]")
+
+
+def parse(raw: bytes) -> Any:  # noqa: ANN401  # any JSON
+    """Read it. Raises Rejected: TOO_BIG, PARSE."""
+    if len(raw) > LARGEST_BYTES:
+        raise Rejected(Code.TOO_BIG, f"it has {len(raw):,} bytes; {LARGEST_BYTES:,} are the most")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise _unreadable(f"byte {error.start} is not UTF-8") from error
+    _must_be_flat(text)
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
+        raise _unreadable(str(error)) from error
+
+
+def _must_be_flat(text: str) -> None:
+    depth = 0
+    for mark in BRACKETS.findall(TEXT.sub("", text)):
+        depth += 1 if mark in "[{" else -1
+        if depth > MOST_DEPTH:
+            raise _unreadable(f"more than {MOST_DEPTH} brackets stand in one another")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _unreadable(why: str) -> Rejected:
+    return Rejected(Code.PARSE, f"it cannot be read as JSON: {why}")

@@ -1,0 +1,134 @@
+"""What one device gives, on its way from driver to reading: stamped, counted, judged, and logged where it changes.
+
+A value that is not good is never a number. The channel is left out, and one record of quality says why; another
+says when it is good again. The same holds for a whole device that does not answer.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from drivers.contract import DeviceError, Driver, Value, Values
+from gateway.words.health import DeviceHealth
+from gateway.words.reading import ACCEPTED, REJECTED, Quality, Reading
+
+QUALITY = "quality"
+LOG_PAUSE_NS = 60_000_000_000  # a device that flaps is told once a minute, not once a poll
+
+log = structlog.get_logger()
+
+
+class DriverBug(DeviceError):
+    """The driver raised what no driver may raise."""
+
+    word = "bug"
+    hint = "Report it, with the traceback in the log."
+
+
+class Account:
+    """The account of one device, kept by the job that reads it."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        health: DeviceHealth,
+        now: Callable[[], int],
+        note: Callable[[str, Iterable[str]], None],
+        keep: Callable[[Reading], None],
+    ) -> None:
+        """Open it.
+
+        Args:
+            driver: the device.
+            health: where its counts go.
+            now: nanoseconds of CLOCK_BOOTTIME.
+            note: takes the names of its channels as they are first seen.
+            keep: takes its readings.
+        """
+        self._driver = driver
+        self._health = health
+        self._now = now
+        self._note = note
+        self._keep = keep
+        self._known: set[str] = set()
+        self._told = False
+        self._logged_at: dict[str, int] = {}
+
+    def took(self, values: Values) -> None:
+        """Take one look at the device that gave values."""
+        self._health.looks += 1
+        if not values:
+            return
+        at = self._now()
+        self._health.good += 1
+        self._health.last_good = at
+        kept: dict[str, int | float | bool | str | Quality] = {}
+        if self._health.lapse:
+            self._recover(kept, at)
+        for name, value in values.items():
+            self._judge(name, value, kept)
+        if not self._known.issuperset(values):
+            self._known.update(values)
+            self._note(self._driver.id, values)
+        if kept:
+            self._hand_over(at, kept)
+
+    def lost(self, error: DeviceError) -> None:
+        """Take a look that was lost and leaves the device without a reading."""
+        self.count(error.word)
+        self._health.text, self._health.hint = str(error), error.hint
+        if error.word != self._health.lapse:
+            at = self._now()
+            self._health.lapse, self._health.since = error.word, at
+            self._health.lapses[error.word] += 1
+            self._hand_over(at, {QUALITY: Quality(REJECTED, error.word)})
+        if self._may_log(error.word):
+            log.warning(str(error), device=self._driver.id, hint=error.hint)
+
+    def bug(self, error: Exception) -> DriverBug:
+        """Log a fault of the driver with its traceback, and return the loss that it is."""
+        loss = DriverBug(f"the driver {self._driver.driver} failed: {error!r}")
+        if self._may_log(loss.word):
+            log.error(str(loss), device=self._driver.id, hint=loss.hint, exc_info=error)
+        return loss
+
+    def count(self, word: str) -> None:
+        """Count a frame that was lost among good ones, which says nothing of the device yet."""
+        self._health.looks += 1
+        self._health.lost[word] += 1
+
+    def _judge(self, name: str, value: Value, kept: dict[str, int | float | bool | str | Quality]) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
+        self._health.latest[name] = value
+        if value is None:
+            if name not in self._health.without:
+                self._health.without.add(name)
+                kept[f"{name}/{QUALITY}"] = Quality(REJECTED, "no-reading")
+            return
+        kept[name] = value
+        if name in self._health.without:
+            self._health.without.remove(name)
+            kept[f"{name}/{QUALITY}"] = Quality(ACCEPTED, "ok")
+
+    def _recover(self, kept: dict[str, int | float | bool | str | Quality], at: int) -> None:
+        kept[QUALITY] = Quality(ACCEPTED, "ok")
+        if self._told:
+            log.info("is back", device=self._driver.id, after=self._health.lapse)
+        self._told = False
+        self._health.lapse = self._health.text = self._health.hint = ""
+        self._health.since = at
+
+    def _may_log(self, word: str) -> bool:
+        """Tell whether to log a loss of this kind now: once a minute, not each time."""
+        now = self._now()
+        if now - self._logged_at.get(word, -LOG_PAUSE_NS) < LOG_PAUSE_NS:
+            return False
+        self._logged_at[word] = now
+        self._told = True
+        return True
+
+    def _hand_over(self, at: int, values: dict[str, int | float | bool | str | Quality]) -> None:
+        self._keep(Reading(self._driver.id, self._driver.home, at, values))

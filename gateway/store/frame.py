@@ -1,0 +1,51 @@
+"""How a pack lies in a file: framed, so that it can be found and proved sound without the rest of the file.
+
+::
+
+    "PLG1" | length of what follows | CRC-32 of it | head | dataset | payload
+
+The head holds all that a pack is. A frame is found again in a damaged database, in a torn journal, and in a row whose
+bytes the flash has changed: SQLite notices none of the last.
+"""
+
+import struct
+import zlib
+
+from gateway.words.reading import Pack
+
+MAGIC = b"PLG1"
+_ENVELOPE = struct.Struct(">4sII")
+_HEAD = struct.Struct(">QIIqq?B")  # number, n, readings, taken, offset, certain, length of the dataset's name
+EPOCH_SHIFT = 32  # a pack's number is its epoch and a count: it never comes twice
+LARGEST = 16 * 1024 * 1024
+
+
+class Damaged(Exception):
+    """The bytes are not what was written."""
+
+
+def number_of(epoch: int, count: int) -> int:
+    """Return the number of a pack; numbers only grow."""
+    return epoch << EPOCH_SHIFT | count
+
+
+def seal(number: int, pack: Pack) -> bytes:
+    """Return the frame of a pack."""
+    dataset = pack.dataset.encode()
+    head = _HEAD.pack(number, pack.n, pack.readings, pack.taken, pack.offset, pack.certain, len(dataset))
+    body = b"".join((head, dataset, pack.blob))
+    return _ENVELOPE.pack(MAGIC, len(body), zlib.crc32(body)) + body
+
+
+def unseal(frame: bytes) -> tuple[int, Pack]:
+    """Return the number and the pack in a whole frame. Raises Damaged."""
+    if len(frame) < _ENVELOPE.size + _HEAD.size:
+        raise Damaged(f"{len(frame)} bytes are no frame")
+    magic, length, crc = _ENVELOPE.unpack_from(frame)
+    body = memoryview(frame)[_ENVELOPE.size :]  # not copied: all that is sent passes here
+    if magic != MAGIC or length != len(body) or zlib.crc32(body) != crc:
+        raise Damaged("its checksum is wrong")
+    number, n, readings, taken, offset, certain, size = _HEAD.unpack_from(body)
+    end = _ENVELOPE.size + _HEAD.size + size
+    dataset = frame[end - size : end].decode()
+    return number, Pack(dataset, number >> EPOCH_SHIFT, n, readings, taken, frame[end:], offset, certain)

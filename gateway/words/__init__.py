@@ -1,0 +1,1 @@
+"""Words: frozen values and pure functions. They know nothing of the rest, and do nothing to the world."""

@@ -1,0 +1,154 @@
+"""The catalogue: what every channel of this pole means, so that a receiver needs no code for a new sensor.
+
+There is one for each dataset, so that the broker can give somebody a dataset and its description alone. It begins
+with the channels that are certain from the configuration and grows when a device sends one for the first time. Its
+hash goes into every pack of its dataset, so that a reader knows which description held.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from drivers.contract import Driver
+from drivers.units import UNITS
+from gateway.words.thing import Device, Form, Property, Thing, Version
+
+HASH_DIGITS = 8
+
+
+class Site(NamedTuple):
+    """Where the pole stands.
+
+    Attributes:
+        description: in words.
+        latitude: WGS 84.
+        longitude: WGS 84.
+    """
+
+    description: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+class Catalogue:
+    """The channels of one pole, by dataset, device and name."""
+
+    def __init__(
+        self,
+        pole: str,
+        devices: Iterable[Driver],
+        terms: Mapping[str, Mapping[str, str]],
+        *,
+        site: Site = Site(),  # noqa: B008  # it is frozen
+        prefix: str = "pole/1",
+    ) -> None:
+        """Begin with what is certain.
+
+        Args:
+            pole: what all names begin with.
+            devices: all of them.
+            terms: dataset to its owner, licence and access.
+            site: where the pole stands.
+            prefix: what all topics begin with.
+        """
+        self._pole = pole
+        self._prefix = prefix
+        self._devices: dict[str, Driver] = {}
+        self._units: dict[tuple[str, str], str] = {}
+        self._hashes: dict[str, str] = {}
+        self.change(devices, terms, site)
+
+    def change(self, devices: Iterable[Driver], terms: Mapping[str, Mapping[str, str]], site: Site) -> None:
+        """Describe these from now on. What was seen of a device that is equal still holds."""
+        before = self._devices
+        self._devices = {device.id: device for device in devices}
+        self._terms = terms
+        self._site = site
+        equal = {name for name, device in self._devices.items() if device == before.get(name)}
+        self._units = {(device, channel): unit for (device, channel), unit in self._units.items() if device in equal}
+        self._hashes.clear()
+        for name in self._devices.keys() - equal:
+            for channel in self._devices[name].expected():
+                self._describe(self._devices[name], channel)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Name the datasets there are."""
+        return sorted({device.home for device in self._devices.values()})
+
+    def note(self, device: str, channels: Iterable[str]) -> None:
+        """Take in channels that a device was seen to send."""
+        new = [channel for channel in channels if (device, channel) not in self._units]
+        for channel in new:
+            self._describe(self._devices[device], channel)
+        if new:
+            self._hashes.pop(self._devices[device].home, None)
+
+    def unit(self, device: str, channel: str) -> str:
+        """Return the SenML unit of a channel that was noted; "" for none, and for records of quality."""
+        return self._units.get((device, channel), "")
+
+    def hash(self, dataset: str) -> str:
+        """Return what stands for the whole description of a dataset."""
+        if dataset not in self._hashes:
+            self._hashes[dataset] = hashlib.sha256(self._thing(dataset).encoded()).hexdigest()[:HASH_DIGITS]
+        return self._hashes[dataset]
+
+    def document(self, dataset: str) -> bytes:
+        """Return the description of a dataset as JSON."""
+        version = Version(instance=self.hash(dataset))
+        return self._thing(dataset).model_copy(update={"version": version}).encoded()
+
+    def _describe(self, device: Driver, name: str) -> None:
+        unit = device.channel(name).unit
+        self._units[device.id, name] = unit if unit in UNITS and UNITS[unit].senml else ""
+
+    def _thing(self, dataset: str) -> Thing:
+        devices = {name: device for name, device in sorted(self._devices.items()) if device.home == dataset}
+        topic = f"{self._prefix}/{self._pole}"
+        form = Form(href=f"{topic}/data/{dataset}", topic=f"{topic}/data/{dataset}")
+        return Thing(
+            id=f"urn:polegate:{topic}/catalogue/{dataset}",
+            title=f"{dataset} of {self._pole}",
+            description=self._site.description,
+            identifier=dataset,
+            pole=self._pole,
+            **self._terms.get(dataset, {}),
+            latitude=self._site.latitude,
+            longitude=self._site.longitude,
+            devices={name: _device(device) for name, device in devices.items()},
+            properties={
+                f"{device}/{channel}": self._property(devices[device], channel, form)
+                for device, channel in sorted(self._units)
+                if device in devices
+            },
+        )
+
+    def _property(self, device: Driver, name: str, form: Form) -> Property:
+        channel = device.channel(name)
+        unit = UNITS.get(channel.unit)
+        return Property(
+            title=channel.title,
+            type=channel.kind,
+            unit=channel.unit or None,
+            name=f"{self._pole}/{device.id}/{name}",
+            device=device.id,
+            senml=self._units[device.id, name] or None,
+            ucum=unit.ucum if unit else None,
+            lwm2m=channel.lwm2m,
+            forms=[form],
+        )
+
+
+def _device(device: Driver) -> Device:
+    return Device(
+        make=device.make(),
+        driver=device.driver,
+        serial=device.serial,
+        accuracy=device.accuracy,
+        calibrated=device.calibrated,
+        certificate=device.certificate,
+        height=device.height,
+        heading=device.heading,
+        siting=device.siting,
+    )
