@@ -49,8 +49,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Many tests wait for a process or a broker most of their time
+WORKERS := $(shell echo $$(( $$(nproc) * 3 / 2 )))
+
 test: $(READY) $(NODE) debian-test lint  ## everything that must be true, in a few minutes
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 # What a pole has installed, and nothing else: the figures are those of a pole.
 .bench/pole/.ready: $(READY) requirements-run.lock
