@@ -49,6 +49,9 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Many tests start the program; compiling it anew each time would double what that takes
+unexport PYTHONDONTWRITEBYTECODE
+
 # Many tests wait for a process or a broker most of their time
 WORKERS := $(shell echo $$(( $$(nproc) * 3 / 2 )))
 
