@@ -8,6 +8,8 @@ from gateway.remote.verdict import Code
 
 LOCAL = "local"
 """The stream of the pole's own file: nobody signs it, and it has no numbers."""
+ROOT, COMMAND = "root", "command"
+"""What verdicts on these name instead of a stream."""
 
 
 class _Kept(BaseModel):
@@ -47,7 +49,7 @@ class Standing(_Kept):
 
 
 class Trial(_Kept):
-    """A document that is being tried.
+    """A document, or an edit, that is being tried.
 
     Attributes:
         stream: its stream.
@@ -61,7 +63,8 @@ class Trial(_Kept):
         hold_s: how long all must be well in one go.
         by_server: an operator must confirm it.
         confirmed: one has.
-        upstream: the way to the broker worked before.
+        upstream: the way to the broker and back worked before.
+        one_way: the broker took what the pole published, and did not give it back.
         sensors: devices that gave values before.
     """
 
@@ -77,6 +80,7 @@ class Trial(_Kept):
     by_server: bool = False
     confirmed: bool = False
     upstream: bool
+    one_way: bool = False
     sensors: list[str]
 
 
