@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -31,12 +31,14 @@ from gateway.remote.document import Document, digest
 from gateway.remote.override import Override
 from gateway.remote.plant import NeedsRestart, Unfit, Way
 from gateway.remote.prove_way import ProveWay
-from gateway.remote.remote import Remote
 from gateway.remote.settings_layers import Configuration, compose
 from gateway.remote.verdict import Code, Result, Verdict
 from gateway.words.health import DeviceHealth
 from gateway.words.standing import NOTHING, Echo, Standing
 from gateway.words.standing import Verdict as Outcome
+
+if TYPE_CHECKING:
+    from gateway.remote.remote import Remote
 
 NS = 1_000_000_000
 TICK_S = 1.0
@@ -139,6 +141,8 @@ class Change:
         self._pole, self._uplink, self._health = pole, uplink, health
         self._prover = ProveWay(uplink, echo, self.now)
         if self._commit.incoming:
+            from gateway.remote.remote import Remote  # noqa: PLC0415  # as for documents
+
             self._remote = Remote(uplink, self._commit, self._commit.incoming, topic=topic)
 
     async def run(self, asked: asyncio.Event) -> None:

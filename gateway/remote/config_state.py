@@ -47,6 +47,15 @@ class Standing(_Kept):
     active_epoch: int = 0
     active_seq: int = 0
 
+    def with_active(self, sha: str, epoch: int, seq: int) -> Self:
+        """Return the same with that in force."""
+        waits = self.waits and self.sha != sha  # a newer one came meanwhile
+        return self.but(active=sha, active_epoch=epoch, active_seq=seq, waits=waits, tries=0)
+
+    def ended(self, code: Code, why: str) -> Self:
+        """Return the same with the newest one ended; nothing tries it again."""
+        return self.but(waits=False, fate=code, why=why)
+
 
 class Trial(_Kept):
     """A document, or an edit, that is being tried.

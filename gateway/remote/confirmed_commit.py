@@ -24,15 +24,15 @@ whoever restarts it asked for that. While the gateway runs such an edit is refus
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, NamedTuple
+from typing import TYPE_CHECKING, Generic
 
 from gateway.config.faults import SettingsError
 from gateway.remote import document, gates
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import COMMAND, LOCAL, Standing, State, Trial
 from gateway.remote.document import Command
-from gateway.remote.gates import Gates
-from gateway.remote.in_force import InForce, text_of
+from gateway.remote.gates import Gates, Terms
+from gateway.remote.in_force import InForce, code_of, text_of
 from gateway.remote.plant import Compose, NeedsRestart, Plant, Unfit, Wanted
 from gateway.remote.verdict import Code, Rejected, Verdict
 
@@ -43,14 +43,6 @@ LOOK_S = 10.0  # between two looks at what waits
 SETTLE_S, LONGEST_SETTLE_S = 60.0, 300.0  # until what is not well counts as dead
 MOST_ATTEMPTS = 2
 MOST_TRIES = 3
-
-
-class Terms(NamedTuple):
-    """How a change must prove itself: all well for ``hold_s`` in one go, within ``window_s``, and confirmed or not."""
-
-    window_s: float
-    hold_s: float
-    by_server: bool = False
 
 
 class ConfirmedCommit(Generic[Wanted]):
@@ -292,7 +284,8 @@ class ConfirmedCommit(Generic[Wanted]):
         await self._plant.find_way()
         if self.state.of(stream) != standing:
             return True  # something newer came meanwhile
-        self._ledger.save(self.state.but(trial=self._trial(stream, standing, terms, wanted)))
+        trial = gates.begin(stream, standing, terms, wanted, self._plant)
+        self._ledger.save(self.state.but(trial=trial))
         self._before = self.running
         try:
             await self._apply(wanted)
@@ -305,7 +298,7 @@ class ConfirmedCommit(Generic[Wanted]):
         if wanted.fingerprint != self.running.fingerprint:
             return False
         standing = self.state.of(stream)
-        in_force = _active(standing, standing.sha, standing.epoch, standing.seq)
+        in_force = standing.with_active(standing.sha, standing.epoch, standing.seq)
         self._ledger.save(self.state.with_stream(stream, in_force))
         self.in_force.replace(wanted)
         self._tell(Verdict(stream, standing.seq, standing.sha, Code.NOOP, "nothing changes; it is in force"))
@@ -320,27 +313,10 @@ class ConfirmedCommit(Generic[Wanted]):
                 raise
 
     def _refuse(self, stream: str, standing: Standing, error: SettingsError | Rejected | Unfit) -> None:
-        code, text = _code(error), text_of(error)
+        code, text = code_of(error), text_of(error)
         if not code.waits and self.state.of(stream) == standing:
-            self._ledger.go_on(self.state.with_stream(stream, _ended(standing, code, text)))
+            self._ledger.go_on(self.state.with_stream(stream, standing.ended(code, text)))
         self._tell(Verdict(stream, standing.seq, standing.sha, code, text))
-
-    def _trial(self, stream: str, standing: Standing, terms: Terms, wanted: Wanted) -> Trial:
-        sensors, way = sorted(self._plant.well_in(wanted)), self._plant.way()
-        return Trial(
-            stream=stream,
-            epoch=standing.epoch,
-            seq=standing.seq,
-            sha=standing.sha,
-            boot=self._plant.boot,
-            started=self._plant.now(),
-            window_s=max([terms.window_s, *(wanted.patience_s[name] + terms.hold_s for name in sensors)]),
-            hold_s=terms.hold_s,
-            by_server=terms.by_server,
-            upstream=way.back is not None,
-            one_way=way.back is None and way.taken is not None,
-            sensors=sensors,
-        )
 
     # --- the trial and its end ---
 
@@ -361,7 +337,7 @@ class ConfirmedCommit(Generic[Wanted]):
             await self._roll_back(code, text)
 
     def _commit(self, trial: Trial) -> tuple[Code, str]:
-        standing = _active(self.state.of(trial.stream), trial.sha, trial.epoch, trial.seq)
+        standing = self.state.of(trial.stream).with_active(trial.sha, trial.epoch, trial.seq)
         try:
             self._ledger.save(self.state.with_stream(trial.stream, standing).but(trial=None))
         except OSError as error:
@@ -385,7 +361,7 @@ class ConfirmedCommit(Generic[Wanted]):
                 standing = standing.but(tries=standing.tries + 1)
                 self._look_at[trial.stream] = self._plant.now() + trial.window_s
             else:
-                standing = _ended(standing, code, text)
+                standing = standing.ended(code, text)
         self._ledger.go_on(self.state.with_stream(trial.stream, standing).but(trial=None))
         self._tell(Verdict(trial.stream, trial.seq, trial.sha, code, text))
 
@@ -416,18 +392,3 @@ class ConfirmedCommit(Generic[Wanted]):
 
     def _tell(self, verdict: Verdict) -> Code:
         return self._ledger.tell(verdict)
-
-
-def _active(standing: Standing, sha: str, epoch: int, seq: int) -> Standing:
-    waits = standing.waits and standing.sha != sha  # a newer one came meanwhile
-    return standing.but(active=sha, active_epoch=epoch, active_seq=seq, waits=waits, tries=0)
-
-
-def _ended(standing: Standing, code: Code, text: str) -> Standing:
-    return standing.but(waits=False, fate=code, why=text)
-
-
-def _code(error: SettingsError | Rejected | Unfit) -> Code:
-    if isinstance(error, Rejected):
-        return error.code
-    return Code.PROBE if isinstance(error, Unfit) else Code.SEMANTIC

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from gateway.remote.config_state import LOCAL, Trial
+from gateway.remote.config_state import LOCAL, Standing, Trial
 from gateway.remote.plant import Plant, Wanted
 from gateway.remote.verdict import Code
 
@@ -23,6 +23,41 @@ class Gates(NamedTuple):
     silent: list[str]
     since: float
     why: str
+
+
+class Terms(NamedTuple):
+    """How a change must prove itself: all well for ``hold_s`` in one go, within ``window_s``, and confirmed or not."""
+
+    window_s: float
+    hold_s: float
+    by_server: bool = False
+
+
+def begin(stream: str, standing: Standing, terms: Terms, wanted: Wanted, plant: Plant[Wanted]) -> Trial:
+    """Begin a trial of the newest of a stream now: note what is well.
+
+    Args:
+        stream: that.
+        standing: how it stands.
+        terms: how it must prove itself.
+        wanted: the configuration that is tried.
+        plant: the pole, as it was before.
+    """
+    sensors, way = sorted(plant.well_in(wanted)), plant.way()
+    return Trial(
+        stream=stream,
+        epoch=standing.epoch,
+        seq=standing.seq,
+        sha=standing.sha,
+        boot=plant.boot,
+        started=plant.now(),
+        window_s=max([terms.window_s, *(wanted.patience_s[name] + terms.hold_s for name in sensors)]),
+        hold_s=terms.hold_s,
+        by_server=terms.by_server,
+        upstream=way.back is not None,
+        one_way=way.back is None and way.taken is not None,
+        sensors=sensors,
+    )
 
 
 def look(trial: Trial, plant: Plant[Wanted], applied_at: float) -> Gates:

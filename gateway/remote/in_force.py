@@ -144,6 +144,13 @@ class InForce(Generic[Wanted]):
         return self.ledger.tell(verdict)
 
 
+def code_of(error: SettingsError | Rejected | Unfit) -> Code:
+    """Tell with which code a configuration ends that cannot be."""
+    if isinstance(error, Rejected):
+        return error.code
+    return Code.PROBE if isinstance(error, Unfit) else Code.SEMANTIC
+
+
 def text_of(error: SettingsError | Rejected | Unfit) -> str:
     """Put in words why a configuration cannot be."""
     if isinstance(error, SettingsError):
