@@ -311,6 +311,23 @@ def test_the_same_again_or_what_is_refused_does_not_touch_a_trial(tmp_path: Path
     play(scene())
 
 
+def test_what_comes_while_the_old_is_being_ended_proves_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        pole = await Pole(tmp_path, ALONE).started()
+
+        def take_a_while(_: Configuration) -> None:
+            pole.plant.on_apply = lambda _: None
+            for _ in range(3):
+                pole.plant.live()
+
+        pole.plant.on_apply = take_a_while
+        await pole.commit.edited(SILENT)
+        await pole.run(WITHIN_S + 5)
+        assert pole.codes == [Code.RB_SENSORS]
+
+    play(scene())
+
+
 # --- starts ---
 
 

@@ -13,7 +13,7 @@ from gateway.remote.config_state import State
 from gateway.remote.override import Override
 from gateway.remote.verdict import Code, Verdict
 from gateway.words.standing import NOTHING
-from tests.change_scene import DEAD, HOLD_S, OWN, WELL, WITHIN_S, Pole, play, told
+from tests.remote.change_scene import DEAD, HOLD_S, OWN, WELL, WITHIN_S, Pole, play, told
 
 __all__ = ["told"]
 
