@@ -317,7 +317,7 @@ def test_what_comes_while_the_old_is_being_ended_proves_nothing(tmp_path: Path) 
 
         def take_a_while(_: Configuration) -> None:
             pole.plant.on_apply = lambda _: None
-            for _ in range(3):
+            for _second in range(3):
                 pole.plant.live()
 
         pole.plant.on_apply = take_a_while
