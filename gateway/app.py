@@ -86,7 +86,7 @@ async def _run_until(stop: asyncio.Event, reload: asyncio.Event, path: Path, set
     finally:
         pole.packer.seal_all()
         try:
-            await (buffer.end() if stop.is_set() else buffer.close())
+            await (buffer.close() if change.again.is_set() else buffer.end())
         except (SqlError, OSError) as error:
             log.critical("the buffer cannot be written: packs are lost", why=str(error), packs=buffer.depth.packs)
         else:

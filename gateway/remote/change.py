@@ -83,7 +83,7 @@ class Change:
         """
         self._path = path
         self._clock = clock
-        self._settings = settings
+        self._settings, self._digest = settings, shares.digest(settings)
         self._folder = ConfigFolder(settings.root.state)
         self._since = clock.now()
         self._pole: Changeable | None = None
@@ -147,7 +147,7 @@ class Change:
 
     async def run(self, asked: asyncio.Event) -> None:
         """Change it for ever; take the pole's own file whenever that is set."""
-        said = self._status() if not self._last else ""
+        said = self._runs()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._prover.run())
@@ -172,7 +172,7 @@ class Change:
         state, left_s = self._commit.state, self._commit.left_s
         in_force = {name: each.active_seq for name, each in state.streams.items() if each.active_seq}
         trial = state.trial.stream if state.trial else ""
-        return Standing(shares.digest(self._settings), self._since, in_force, trial, left_s or 0.0, self._last)
+        return Standing(self._digest, self._since, in_force, trial, left_s or 0.0, self._last)
 
     @property
     def verdict(self) -> Outcome | None:
@@ -199,6 +199,7 @@ class Change:
     async def apply(self, wanted: Configuration) -> None:
         """Run so. Raises Unfit."""
         before, self._settings, self._since = self._settings, wanted.settings, self._clock.now()
+        self._digest = shares.digest(wanted.settings)
         if self._pole is None:
             return
         if why := shares.needs_restart(before, wanted.settings):
@@ -303,9 +304,12 @@ class Change:
         text = f"no change of the configuration is tried: {self._closed}"
         self.tell(Verdict(LOCAL, 0, digest(own.encode()), Code.STORAGE, text))
 
+    def _runs(self) -> str:
+        return f"configuration {self._digest} runs"
+
     def _status(self) -> str:
         """Put it for systemctl status."""
-        runs, state = f"configuration {shares.digest(self._settings)} runs", self._commit.state
+        runs, state = self._runs(), self._commit.state
         if state.trial:
             return f"{runs}, on trial"
         waits = "; a change waits until it is known what works" if any(s.waits for s in state.streams.values()) else ""

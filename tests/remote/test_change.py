@@ -287,8 +287,11 @@ def test_an_end_in_order_in_a_trial_does_not_count(tmp_path: Path, told: list[st
         await pole.edit(pole.own.replace(*DESCRIBED), 2)
         for _ in range(4):
             pole.silent = {"noise"}
+            told.clear()
             await pole.again()
-            assert pole.change.standing().trial == "local"
+            standing = pole.change.standing()
+            assert standing.trial == "local"
+            assert told == [f"STATUS=configuration {standing.digest} runs, on trial"]
         attempts = {state.trial.attempts for state in slots(tmp_path / "config") if state.trial}
         assert attempts == {0, 1}
         pole.silent = set()
