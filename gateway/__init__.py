@@ -4,7 +4,7 @@ Data flow one way: device, line or radio, driver, reading, pack, buffer, forward
 
     __main__, cli, commands   the command line
     app                       the one file that knows all the others and starts them
-    remote                    configuration over the air
+    remote                    changes of the configuration, by hand and over the air
     jobs                      run for ever, strangers to each other
     sensors, store, link      the ways in, the buffer, the way out
     config                    the files of a technician

@@ -6,23 +6,20 @@ once is sent, and what is left is on the disk before the process ends.
 
 import asyncio
 import contextlib
-import functools
 import os
 import signal
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from drivers.contract import Driver
 from gateway import shares
 from gateway.config.settings import DatasetSettings, Settings
-from gateway.config.settings_file import load
 from gateway.host import status_socket
 from gateway.host.clock import Clock
-from gateway.host.notify import notify, watchdog_s
-from gateway.host.trial_file import TrialFile
+from gateway.host.notify import notify, notify_reloading, watchdog_s
 from gateway.jobs.forward import Forward
 from gateway.jobs.keep_time import keep_time
 from gateway.jobs.pack import Packer
@@ -37,7 +34,7 @@ from gateway.jobs.tell_watchdog import Watched, tell_watchdog
 from gateway.link.backfill import Backfill, Pace
 from gateway.link.mqtt_link import Link, Refused, UplinkDown
 from gateway.link.uplink import Uplink
-from gateway.remote.reload import Reload
+from gateway.remote.change import Change
 from gateway.sensors.account import QUALITY, Account
 from gateway.sensors.crew import Crew
 from gateway.store.buffer import Buffer
@@ -48,9 +45,6 @@ from gateway.words.health import DeviceHealth
 from gateway.words.reading import Pack, Reading
 from gateway.words.standing import Echo
 from gateway.words.timeline import Timeline
-
-if TYPE_CHECKING:
-    from gateway.remote.over_the_air import OverTheAir
 
 # The end takes 5 s at the most, whatever the broker and bluetoothd do; radio and mqtt_link take 1 s each
 LAST_SENDS_S = 1.5
@@ -74,22 +68,30 @@ async def run(path: Path, settings: Settings) -> None:
     for number, event in meaning.items():
         asyncio.get_running_loop().add_signal_handler(number, event.set)
     clock = Clock()
+    while not stop.is_set():
+        await _run_until(stop, reload, path, settings, clock)
+
+
+async def _run_until(stop: asyncio.Event, reload: asyncio.Event, path: Path, settings: Settings, clock: Clock) -> None:
+    """Run until ``stop``, or until a change of the configuration asks for a start anew."""
+    change = Change(path, settings, clock)
+    settings = await change.start()
     journal = Journal(runtime_folder(), clock.boot)
     buffer = _buffer(settings, clock, journal)
     await buffer.open(clock.boot, clock.now(), clock.utc_offset() if clock.synchronised() else None)
-    settings, air = await _in_force(path, settings, clock)
-    pole = Pole(settings, clock, buffer, journal, functools.partial(load, path), air)
+    pole = Pole(settings, clock, buffer, journal, change)
     try:
         await pole.go_on()
         await pole.run(stop, reload)
     finally:
         pole.packer.seal_all()
         try:
-            await buffer.end()
+            await (buffer.close() if change.again.is_set() else buffer.end())
         except (SqlError, OSError) as error:
             log.critical("the buffer cannot be written: packs are lost", why=str(error), packs=buffer.depth.packs)
         else:
             log.info("stopped", packs_kept=buffer.depth.packs)
+        journal.close()
 
 
 class Pole:
@@ -105,8 +107,7 @@ class Pole:
         clock: Clock,
         buffer: Buffer,
         journal: Journal,
-        read: Callable[[], Settings],
-        air: "OverTheAir | None" = None,
+        change: Change,
     ) -> None:
         """Make the parts; nothing runs yet."""
         root = settings.root
@@ -118,18 +119,7 @@ class Pole:
         self._ever: dict[str, DeviceHealth] = {}
         self._health: dict[str, DeviceHealth] = {}
         self._take_health()
-        self._names: Mapping[str, str] = {}  # of devices that were renamed by the last change
-        self._gave = self._good()  # looks that gave values, at the last change
-        self._changes = air or Reload(
-            self,
-            settings,
-            read=read,
-            cannot=shares.needs_restart,
-            digest=shares.digest,
-            uplink_within=lambda settings: settings.root.reload.uplink_within,
-            file=TrialFile(root.buffer.path.with_name("trial.json")),
-            now=clock.now,
-        )
+        self._changes = change
         best, *others = shares.brokers(settings)
         self._uplink = Uplink(best, last_will(topic), others)
         self._backfill = Backfill(Pace(*root.uplink.pace))
@@ -182,8 +172,7 @@ class Pole:
             may_wait=lambda: not self._uplink.up,
         )
         buffer.before_commit = self._seal_for_commit
-        if air is not None:
-            air.lead(self, self._uplink, self._health, topic)
+        change.lead(self, self._uplink, self._health, topic=topic, echo=self._report.echo)
         self._radio_progress: Callable[[], list[Watched]] = list
 
     async def go_on(self) -> None:
@@ -208,8 +197,11 @@ class Pole:
             reloading = group.create_task(self._changes.run(reload))
             log.info("started", version=VERSION, epoch=self._buffer.epoch, devices=len(self._settings.devices))
             notify("READY=1\nSTATUS=running")
-            await stop.wait()
-            notify("STOPPING=1")
+            await _first_of(stop, self._changes.again)
+            if stop.is_set():
+                notify("STOPPING=1")
+            else:
+                notify_reloading()
             await _end([reloading])
             await self._crew.end()
             self.packer.seal_all()
@@ -220,17 +212,15 @@ class Pole:
         await self._say_goodbye()
 
     async def apply(self, configuration: Settings, before: Echo) -> None:
-        """Run that from now on; what is equal is not touched. See :class:`gateway.words.standing.Changeable`."""
+        """Run that from now on; what is equal is not touched. See :class:`gateway.remote.change.Changeable`."""
         old, new = self._settings, configuration
         roster = shares.roster(new)
         await self._crew.dismiss(roster)
         self.packer.seal_those(shares.touched(old, new))  # while the catalogue still knows what they hold
-        self._names = shares.renamed(old, new)
         self._settings = new
         self._catalogue.change(new.devices, shares.licences(new), shares.site(new))
         self._buffer.change(shares.terms(new))
         self._take_health()
-        self._gave = self._good()
         self._backfill.change(Pace(*new.root.uplink.pace))
         if shares.brokers(new) != shares.brokers(old):
             self._uplink.change(shares.brokers(new), self._proof(before) if before.taken else None)
@@ -239,24 +229,6 @@ class Pole:
     def healthy(self) -> frozenset[str]:
         """Name the devices whose last look gave values."""
         return frozenset(name for name, health in self._health.items() if health.good and not health.lapse)
-
-    def waits_for(self, devices: Collection[str]) -> dict[str, float]:
-        """Return which of some devices gave nothing since the last change, and the seconds each may take."""
-        names = {self._names.get(name, name) for name in devices}
-        good = self._good()
-        return {
-            device.id: shares.patience_s(self._settings, device)
-            for device in self._settings.devices
-            if device.id in names and good[device.id] == self._gave[device.id]
-        }
-
-    async def echo(self) -> Echo:
-        """Publish the state and read it back."""
-        if not self._uplink.up:
-            return Echo(taken=False, came_back=False, why=self._uplink.trouble)
-        if self._uplink.astray:
-            return Echo(taken=False, came_back=False, why=self._uplink.astray)
-        return await self._report.echo(await self._uplink.link())
 
     def _proof(self, before: Echo) -> Callable[[Link], Awaitable[str]]:
         async def lacks(link: Link) -> str:
@@ -270,9 +242,6 @@ class Pole:
             self._ever.setdefault(device.id, DeviceHealth())
         self._health.clear()
         self._health.update((device.id, self._ever[device.id]) for device in self._settings.devices)
-
-    def _good(self) -> dict[str, int]:
-        return {name: health.good for name, health in self._health.items()}
 
     def _account(self, device: Driver) -> Account:
         health = self._health[device.id]
@@ -348,22 +317,6 @@ def runtime_folder() -> Path | None:
     return Path(folder.split(":")[0]) if folder else None
 
 
-async def _in_force(path: Path, settings: Settings, clock: Clock) -> "tuple[Settings, OverTheAir | None]":
-    """Return what the pole is to run, and who changes it over the air, where that is enabled."""
-    if not settings.root.remote.enabled:
-        return settings, None
-    # They take memory that a pole which nobody configures over the air keeps
-    from gateway.remote.config_folder import NewerState  # noqa: PLC0415
-    from gateway.remote.over_the_air import OverTheAir  # noqa: PLC0415
-
-    air = OverTheAir(path, settings, clock)
-    try:
-        return await air.start(), air
-    except NewerState as error:
-        log.error("nobody can configure this pole over the air", why=str(error))  # noqa: TRY400  # no traceback for him
-        return settings, None
-
-
 def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
     options = settings.root.buffer
     history_ns = options.history_s * NS
@@ -375,6 +328,15 @@ def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
         disk_first=options.durability == "disk-first",
         forget_before=(lambda: clock.now() + clock.utc_offset() - history_ns) if history_ns else None,
     )
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

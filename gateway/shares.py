@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from drivers.contract import Advertised, Driver, OnPort
+from drivers.contract import OnPort
 from gateway.config.settings import Settings
 from gateway.link.mqtt_link import Broker
 from gateway.link.tls import TlsFiles
@@ -13,8 +13,8 @@ from gateway.store.pack_room import Terms
 from gateway.words.catalogue import Site
 
 DIGEST_DIGITS = 12
-INTERVALS = 3
 RESTART = "sudo systemctl restart polegate"
+REMOTE = "enabled", "trust", "state"  # what of [remote] holds from start to end
 
 
 def brokers(settings: Settings) -> list[Broker]:
@@ -82,13 +82,6 @@ def renamed(old: Settings, new: Settings) -> Mapping[str, str]:
     return pairs
 
 
-def patience_s(settings: Settings, device: Driver) -> float:
-    """Tell how many seconds a device may take to give values after it was started."""
-    silence = device.SILENT_AFTER_S if isinstance(device, Advertised) else 0.0
-    every: float = getattr(device, "every", 0.0)
-    return max(settings.root.reload.device_within, INTERVALS * every, silence)
-
-
 def needs_restart(old: Settings, new: Settings) -> str:
     """Tell why the one cannot take the place of the other while the gateway runs; "" where it can."""
     before, after = _fixed(old), _fixed(new)
@@ -112,6 +105,7 @@ def _fixed(settings: Settings) -> dict[str, object]:
         '"id" in [pole]': root.pole.id,
         '"prefix" in [uplink]': root.uplink.prefix,
         **{f'"{key}" in [buffer]': value for key, value in root.buffer},
+        **{f'"{key}" in [remote]': value for key, value in root.remote if key in REMOTE},
     }
 
 

@@ -37,6 +37,7 @@ path = "{folder}/buffer.db"
 [reload]
 uplink_within = {uplink_within}
 device_within = {device_within}
+hold = 0.5
 [dataset.energy]
 send_every = 0.2
 commit_within = 0.5

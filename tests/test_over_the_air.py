@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import json
 import os
-import signal
 import statistics
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -147,18 +146,6 @@ def test_who_may_not_sign_changes_nothing_and_is_told(tmp_path: Path) -> None:
             operator.send(1, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
             await operator.hears("SIG", 0)
             assert all(not report["streams"].get(f"pole/{POLE}", {}).get("active_seq") for report in operator.reports)
-
-    asyncio.run(main())
-
-
-def test_a_file_that_cannot_be_read_when_it_is_asked_for_changes_nothing(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with operated(tmp_path) as (b, _):
-            b.daemon.config.unlink()
-            os.kill(b.daemon.pid, signal.SIGHUP)
-            await b.wait(len(b.heard.packs[DATASET]) + 10)
-            assert b.daemon.running
-            assert "cannot be read; what is in force goes on" in b.daemon.output()
 
     asyncio.run(main())
 

@@ -50,7 +50,7 @@ class Scene:
         self.clock = Watch()
         self.buffer = buffer
         self.dust = DeviceHealth()
-        self.standing = Standing("ab12", 90 * NS)
+        self.standing = Standing("ab12", 90 * NS, {})
         self.state = PoleState(
             clock=self.clock,
             uplink=Uplink(where(1), last_will("pole/1/pole-7")),
@@ -136,15 +136,27 @@ def test_it_tells_which_configuration_runs_and_what_came_of_the_last_one(tmp_pat
         seen = {s.state.what_matters()}
         told = json.loads(s.state.now().encoded())
         assert told["configuration"] == {"digest": "ab12", "since": 1_800_000_090}
-        s.standing = Standing("cd34", 95 * NS, 12.34, Verdict("refused", "", "it has a fault", 80 * NS))
+        verdict = Verdict("refused", "fleet", 0, "", "SIG: not signed by those who may", 80 * NS)
+        s.standing = Standing("cd34", 95 * NS, {"fleet": 42}, "local", 12.34, verdict)
         seen.add(s.state.what_matters())
         told = json.loads(s.state.now().encoded())
         must_be("state", told)
-        last = {"result": "refused", "digest": "", "why": "it has a fault", "at": 1_800_000_080}
-        assert told["configuration"] == {"digest": "cd34", "since": 1_800_000_095, "trial": 12.3, "last": last}
-        s.standing = s.standing._replace(trial=11.0)
+        why = "SIG: not signed by those who may"
+        assert told["configuration"] == {
+            "digest": "cd34",
+            "since": 1_800_000_095,
+            "streams": {"fleet": 42},
+            "trial": 12.3,
+            "tried": "local",
+            "last": {"result": "refused", "stream": "fleet", "digest": "", "why": why, "at": 1_800_000_080},
+        }
+        s.standing = s.standing._replace(left_s=11.0)
         assert s.state.what_matters() in seen
-        s.standing = s.standing._replace(trial=None)
+        s.standing = s.standing._replace(trial="")
         assert s.state.what_matters() not in seen
+        seen.add(s.state.what_matters())
+        s.standing = s.standing._replace(streams={"fleet": 43}, last=verdict._replace(seq=43))
+        assert s.state.what_matters() not in seen
+        assert json.loads(s.state.now().encoded())["configuration"]["last"]["seq"] == 43
 
     play(tmp_path, scene)

@@ -7,10 +7,11 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from gateway.commands.run_wait import wait_for
+from gateway.commands.run_wait import last_good, wait_for
 from gateway.config.settings import Settings
 from hil.daemon import Daemon
 
@@ -116,3 +117,36 @@ def test_the_same_faults_are_told_once(service: Daemon, hear: Hear, manager: soc
         assert manager.recv(4096) == b"WATCHDOG=1"
     told = [event for event in events(service) if event["event"] == "the configuration has a fault"]
     assert len(told) == len({event["fault"] for event in told})
+
+
+def test_a_pole_that_ran_goes_on_with_what_was_in_force_though_the_file_has_faults(
+    service: Daemon, hear: Hear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = SOUND.format(tmp_path)
+    service.config.write_text(sound)
+    assert last_good(service.config) is None
+    service.start()
+    assert hear() == "READY=1\nSTATUS=running"
+    assert service.stop() == 0
+    hear()
+    write(service.config, "[pole")  # it is looked for where it is by default
+    monkeypatch.setattr("gateway.commands.run_wait.BufferSettings", lambda: SimpleNamespace(path=tmp_path / "b"))
+    assert last_good(service.config) is not None
+    write(service.config, f'[pole]\n[buffer]\npath = "{tmp_path}/buffer.db"\n')
+    service.start()
+    assert hear() == "READY=1\nSTATUS=running"
+    status = hear()
+    assert "the last change: refused, SEMANTIC: " in status
+    assert "section [uplink] is missing" in status
+    write(service.config, sound)
+    os.kill(service.pid, signal.SIGHUP)
+    assert hear().startswith("RELOADING=1")
+    assert "refused" not in hear()
+
+
+@pytest.mark.parametrize("garbage", [None, b"\xff", b"buffer = 1\nremote = 2\n", b"[buffer]\npath = 3\n"])
+def test_what_was_in_force_is_not_known_where_no_file_says_where_it_lies(tmp_path: Path, garbage: bytes | None) -> None:
+    path = tmp_path / "pole.toml"
+    if garbage is not None:
+        path.write_bytes(garbage)
+    assert last_good(path) is None

@@ -7,6 +7,7 @@ import pytest
 from gateway import shares
 from gateway.config.settings import Settings
 from gateway.config.settings_file import load
+from gateway.remote import settings_layers
 from tests.settings_scene import PROFILE, SOUND, edited
 
 TEXT = (
@@ -103,6 +104,8 @@ def test_a_device_that_only_has_another_id_is_renamed_and_no_other(tmp_path: Pat
         (("[port.usb]", '[buffer]\npath = "/tmp/b"\n[port.usb]'), '"path" in [buffer]'),
         (("[port.usb]", '[buffer]\nhistory = "7d"\n[port.usb]'), '"history" in [buffer]'),
         (('url = "mqtts', 'prefix = "p/2"\nurl = "mqtts'), '"prefix" in [uplink]'),
+        (("[port.usb]", "[remote]\nenabled = true\n[port.usb]"), '"enabled" in [remote]'),
+        (("[port.usb]", '[remote]\nstate = "/tmp/c"\n[port.usb]'), '"state" in [remote]'),
     ],
 )
 def test_what_needs_a_restart_is_named_with_the_command(tmp_path: Path, change: tuple[str, str], key: str) -> None:
@@ -114,7 +117,7 @@ def test_what_needs_a_restart_is_named_with_the_command(tmp_path: Path, change: 
 
 def test_a_device_has_three_of_its_intervals_and_half_a_minute_at_least(tmp_path: Path) -> None:
     it = settings(tmp_path, ("unit = 1", "unit = 1\nevery = 20.0"))
-    patience = {device.id: shares.patience_s(it, device) for device in it.devices}
+    patience = {device.id: settings_layers.patience_s(it, device) for device in it.devices}
     assert patience == {"meter": 60.0, "tag": 60.0, "dust": 30.0}
     short = settings(tmp_path, ("[port.usb]", "[reload]\ndevice_within = 100.0\n[port.usb]"))
-    assert shares.patience_s(short, short.devices[0]) == 100.0
+    assert settings_layers.patience_s(short, short.devices[0]) == 100.0

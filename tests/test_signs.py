@@ -212,10 +212,12 @@ def test_what_was_wrong_with_a_device_is_over_when_it_is_taken_out() -> None:
 
 def test_a_configuration_that_was_not_taken_is_a_sign_until_one_is_accepted() -> None:
     pole = Pole()
-    for result, code in (("refused", "not-taken"), ("rolled-back", "rolled-back"), ("accepted", ""), ("unproven", "")):
-        pole.verdict = Verdict(result, "ab12", "the tag is silent", pole.time)  # type: ignore[arg-type]  # they are
+    for result, code in (("refused", "not-taken"), ("rolled-back", "rolled-back"), ("accepted", "")):
+        pole.verdict = Verdict(result, "local", 0, "ab12", "the tag is silent", pole.time)  # type: ignore[arg-type]  # they are
         sign = pole.look("configuration")
         assert (sign.event, sign.code, sign.since) == ("configuration", code, sign.since)
         assert (sign.text == "the tag is silent") == bool(code)
         assert ("systemctl reload" in sign.hint) == bool(code)
     assert pole.look("configuration").times == {"not-taken": 1, "rolled-back": 1}
+    pole.verdict = Verdict("rolled-back", "fleet", 42, "ab12", "the tag is silent", pole.time)
+    assert "under the next number" in pole.look("configuration").hint

@@ -13,9 +13,9 @@ from gateway.config.layers import Key, dotted
 from gateway.config.settings_file import load
 from gateway.config.toml_text import quoted
 from gateway.host.clock import Clock
+from gateway.remote.change import live
 from gateway.remote.config_folder import ConfigFolder, NewerState
 from gateway.remote.config_state import LOCAL, State
-from gateway.remote.over_the_air import live
 from gateway.remote.override import Override
 from gateway.remote.settings_layers import Configuration, compose
 from gateway.remote.verdict import Rejected
@@ -52,16 +52,16 @@ def show(path: Path, *, origin: bool) -> int:
 
 def in_force(path: Path, *more: Override) -> tuple[ConfigFolder, State, Configuration]:
     """Compose what is in force on this pole; ``more`` overrides are laid on top. Raises SettingsError."""
-    remote = load(path).root.remote
-    folder = ConfigFolder(remote.state)
+    place = load(path).root.state
+    folder = ConfigFolder(place)
     try:
         state = folder.load()
         own, documents = folder.layers(state)
         overrides = [*live(folder, Clock()), *more]
-        text = path.read_text() if own is None or not remote.enabled else own
+        text = path.read_text() if own is None else own
         return folder, state, compose(path, text, documents, overrides)
     except (NewerState, Rejected, ValueError) as error:
-        raise SettingsError([Fault(str(remote.state), 0, str(error))]) from error
+        raise SettingsError([Fault(str(place), 0, str(error))]) from error
 
 
 def in_toml(value: object) -> str:

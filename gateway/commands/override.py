@@ -12,8 +12,8 @@ from gateway.config.layers import dotted
 from gateway.config.settings import UNIT_S
 from gateway.config.settings_file import load
 from gateway.host.clock import Clock
+from gateway.remote.change import NS, live
 from gateway.remote.config_folder import ConfigFolder
-from gateway.remote.over_the_air import NS, live
 from gateway.remote.override import Override
 
 EX_CANTCREAT = 73  # sysexits.h
@@ -96,7 +96,7 @@ def end(key: str, path: Path) -> int:
     Exit code 0: ended. 1: there is none. 73: it cannot be written. 78: the configuration has faults.
     """
     try:
-        folder = ConfigFolder(load(path).root.remote.state)
+        folder = ConfigFolder(load(path).root.state)
         found = live(folder, Clock())
     except SettingsError as error:
         return report(error.faults)

@@ -25,13 +25,13 @@ EX_CANTCREAT = 73  # sysexits.h
 def command(path: Path) -> int:
     """Run the gateway until SIGTERM or SIGINT.
 
-    Upon SIGHUP it reads FILE anew, and takes it on trial: where the pole does worse, what ran before comes back. Where
-    its input is a terminal it ends instead, since that is gone then.
+    A FILE that was edited is tried, at a start and upon SIGHUP: where the pole does worse, what ran before comes back.
+    Upon SIGHUP it ends instead where its input is a terminal, since that is gone then.
 
     It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
 
-    As a service of systemd it waits for a configuration that is missing or has faults, and says so in its status; a
-    file that is put right is taken within seconds, or at once with SIGHUP.
+    As a service of systemd it goes on with what was in force where FILE has faults. Without that, and without FILE, it
+    waits for one, and says so in its status; a file that is put right is taken within seconds, or at once with SIGHUP.
 
     Exit code 73: another gateway has the buffer open. 78: the configuration has faults; see polegate check.
     """
@@ -41,6 +41,7 @@ def command(path: Path) -> int:
     except SettingsError as error:
         if not run_wait.is_service():
             return report(error.faults)
+        settings = run_wait.last_good(path)
     log.start()
     faulthandler.enable()  # where it hung, when systemd's watchdog ends it
     runner = asyncio.Runner()

@@ -4,21 +4,28 @@ A person at a shell is told the faults, and it ends: he is there to mend them. A
 file again and again, because nobody may be there to start it: what was put into the pole without a configuration, or
 by somebody who mistyped, works from the moment the file is right. ``systemctl status`` shows what is missing; of a
 service that ends and is started anew it would show that it fails.
+
+A pole that ran before does not wait for him: what was in force last goes on, and the faults are told as those of any
+edit.
 """
 
 import asyncio
 import os
 import signal
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from gateway.config.faults import SettingsError
-from gateway.config.settings import Settings
-from gateway.config.settings_file import load
+from gateway.config.settings import STATE, BufferSettings, Settings
+from gateway.config.settings_file import load, settings_of
+from gateway.config.toml_file import TomlFile
 from gateway.host.notify import watchdog_s
 from gateway.jobs.tell_watchdog import FEEDS
+from gateway.remote.config_folder import ConfigFolder, NewerState
+from gateway.remote.config_state import LOCAL
 
 LOOK_S = 5.0
 ENDING = signal.SIGTERM, signal.SIGINT
@@ -29,6 +36,36 @@ log = structlog.get_logger()
 def is_service() -> bool:
     """Tell whether systemd waits to hear how this process does."""
     return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
+def last_good(path: Path) -> Settings | None:
+    """Return what the file said when it was in force last; None where that is not known, or there is no file."""
+    place = _state_folder(path)
+    if place is None:
+        return None
+    folder = ConfigFolder(place)
+    try:
+        own = folder.document(folder.load().of(LOCAL).active)
+        return None if own is None else settings_of(TomlFile(path, own.decode()))
+    except (NewerState, SettingsError):
+        return None
+
+
+def _state_folder(path: Path) -> Path | None:
+    """Find the folder of what was in force, as far as a file with faults tells it; None: there is no text of a file."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        content = {}
+    remote, buffer = content.get("remote"), content.get("buffer")
+    if isinstance(remote, dict) and "state" in remote:
+        return Path(str(remote["state"]))
+    database = buffer.get("path") if isinstance(buffer, dict) else None
+    return Path(str(database or BufferSettings().path)).with_name(STATE)
 
 
 async def wait_for(path: Path, tell: Callable[[str], None]) -> Settings | None:

@@ -20,6 +20,7 @@ from gateway.host.secret_file import CREDENTIAL
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 WITH_TLS = ("mqtts", "wss")
 WEB_SOCKET_PATH = "/mqtt"
+STATE = "config"
 TCP = "tcp://"
 LARGEST_PORT = 65_535
 UNIT_S = {"m": 60, "h": 3600, "d": 86_400}
@@ -191,17 +192,18 @@ class BufferSettings(Section):
 
 
 class ReloadSettings(Section):
-    """``[reload]``: how long a changed configuration may take to prove that it works."""
+    """``[reload]``: the terms of the trial of an edited file. A document brings its own."""
 
     uplink_within: float = Field(
-        120.0, gt=0, le=3600, description="Seconds until what the pole publishes comes back, if it did before."
+        120.0, gt=0, le=3600, description="Seconds in which all that worked before must work again."
     )
     device_within: float = Field(
         30.0,
         gt=0,
         le=3600,
-        description="Seconds until each device that gave values gives them again; three of its intervals if longer.",
+        description="Seconds that each device has for that at least; three of its intervals if longer.",
     )
+    hold: float = Field(10.0, ge=0, le=600, description="Seconds for which all of it must work in one go.")
 
 
 class RemoteSettings(Section):
@@ -209,8 +211,10 @@ class RemoteSettings(Section):
 
     enabled: bool = Field(default=False, description="Whether it takes signed documents.")
     trust: FilePath = Field(Path("/etc/polegate/trust"), strict=False, description="Folder with root.json.")
-    state: FilePath = Field(
-        Path("/var/lib/polegate/config"), strict=False, description="Folder for documents and what became of them."
+    state: FilePath | None = Field(
+        None,
+        strict=False,
+        description='Folder for edits, documents and what became of them; "config" beside the buffer if unset.',
     )
     groups: list[Name] = Field([], description="Whose documents it takes beside the fleet's; the last is strongest.")
     pins: list[str] = Field([], description="Keys that no document sets.")
@@ -306,6 +310,11 @@ class Root(Section):
     port: dict[Name, PortSettings] = {}
     dataset: dict[Name, DatasetSettings] = Field({}, validate_default=True)
     device: list[dict[str, Any]] = []
+
+    @property
+    def state(self) -> Path:
+        """The folder for edits, documents and what became of them."""
+        return self.remote.state or self.buffer.path.with_name(STATE)
 
     @field_validator("dataset", mode="before")
     @classmethod

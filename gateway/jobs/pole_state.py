@@ -85,7 +85,7 @@ class PoleState:
         kept = bool(buffer.depth.dropped), buffer.depth.set_aside, buffer.trouble, buffer.mended, self._journal.trouble
         uplink = self._uplink.certificate_trouble, tuple(self._refused())
         standing = self._standing()
-        configuration = standing.digest, standing.trial is None, standing.last
+        configuration = standing.digest, standing.trial, standing.last, tuple(standing.streams.items())
         lapses = tuple(health.lapse for health in self._health.values())
         return kept, uplink, configuration, self._clock.synchronised(), lapses
 
@@ -102,8 +102,18 @@ class PoleState:
         return ConfigurationState(
             digest=standing.digest,
             since=self._utc(standing.since),
-            trial=None if standing.trial is None else round(standing.trial, 1),
-            last=last and VerdictState(result=last.result, digest=last.digest, why=last.why, at=self._utc(last.at)),
+            streams=dict(standing.streams) or None,
+            trial=round(standing.left_s, 1) if standing.trial else None,
+            tried=standing.trial or None,
+            last=last
+            and VerdictState(
+                result=last.result,
+                stream=last.stream,
+                seq=last.seq or None,
+                digest=last.digest,
+                why=last.why,
+                at=self._utc(last.at),
+            ),
         )
 
     def _utc(self, at: int) -> float:

@@ -72,23 +72,7 @@ class Report:
 
     async def echo(self, link: Link) -> Echo:
         """Publish the state and read it back."""
-        topic, payload = f"{self._topic}/state", self._state("online").encoded()
-        hearing = asyncio.ensure_future(_miss(link, topic, payload))
-        taken, why = False, ""
-        try:
-            async with asyncio.timeout(ECHO_S):
-                await link.send(Message(topic, payload, retain=True))
-                taken = True
-                why = await hearing
-        except TimeoutError:
-            why = "it did not come back" if taken else "the broker did not acknowledge it"
-            why = f"the pole published its state, and {why} within {ECHO_S:.0f} s"
-        except (UplinkDown, Refused) as error:
-            why = str(error)
-        finally:
-            hearing.cancel()
-            await asyncio.wait([hearing])
-        return Echo(taken, came_back=not why, why=why)
+        return await echo(link, f"{self._topic}/state", self._state("online").encoded())
 
     async def _tell_on(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
@@ -122,6 +106,26 @@ class Report:
             log.warning("the broker does not take the pole's state or catalogue", why=str(error))
             return False
         return True
+
+
+async def echo(link: Link, topic: str, payload: bytes) -> Echo:
+    """Publish something, retained, and read it back."""
+    hearing = asyncio.ensure_future(_miss(link, topic, payload))
+    taken, why = False, ""
+    try:
+        async with asyncio.timeout(ECHO_S):
+            await link.send(Message(topic, payload, retain=True))
+            taken = True
+            why = await hearing
+    except TimeoutError:
+        why = "it did not come back" if taken else "the broker did not acknowledge it"
+        why = f"the pole published its state, and {why} within {ECHO_S:.0f} s"
+    except (UplinkDown, Refused) as error:
+        why = str(error)
+    finally:
+        hearing.cancel()
+        await asyncio.wait([hearing])
+    return Echo(taken, came_back=not why, why=why)
 
 
 async def _miss(link: Link, topic: str, payload: bytes) -> str:

@@ -14,7 +14,9 @@ SPACE = "Make room where `path` in [buffer] lies, or give it another path."
 READ_ONLY = "The card may be worn out or was not shut down in order: see dmesg, and replace it."
 ELSE = "See that the folder of `path` in [buffer] is there and the service may write to it; else see dmesg."
 LIST_DEAD = "See why: polegate buffer dead FILE. A request on command/replay has them sent again."
-CORRECT = "Correct the file (polegate check FILE), then systemctl reload polegate. A restart would take it as it is."
+CORRECT = "Correct the file (polegate check FILE), then systemctl reload polegate. It is not tried again as it is."
+CORRECT_DOCUMENT = "Correct the document, and publish it under the next number. It is not tried again as it is."
+OWN_FILE = "local"
 RENEW = "Put a certificate that the broker accepts, and its key, where `cert_file` and `key_file` in [uplink] say."
 DAY_S = 86_400
 EXPIRES_SOON_S = 14 * DAY_S
@@ -22,7 +24,6 @@ CONFIGURATION_CODES = {
     "accepted": "",
     "refused": "not-taken",
     "rolled-back": "rolled-back",
-    "unproven": "",
 }
 BUFFER_CODES = {  # what sqlite3 and the kernel say
     "is full": ("disk-full", SPACE),
@@ -107,7 +108,7 @@ class Signs:
             dead: packs that no broker takes.
             refused: datasets that the broker does not take at present.
             certificate: how this pole's is.
-            verdict: the last one on a configuration.
+            verdict: on what is not in force and should be; else the last one.
         """
         self._verdict = verdict
         self._was: dict[str, Sign] = {}
@@ -190,9 +191,9 @@ class Signs:
         verdict = self._verdict()
         code = "" if verdict is None else CONFIGURATION_CODES[verdict.result]
         course = self._configuration.go_on(code, self._clock.now())
-        text, hint = "the configuration in the file runs", ""
+        text, hint = "what was to be the configuration is", ""
         if verdict is not None and code:
-            text, hint = verdict.why, CORRECT
+            text, hint = verdict.why, CORRECT if verdict.stream == OWN_FILE else CORRECT_DOCUMENT
         return Sign("configuration", "configuration", code, course.since, course.times, text, hint)
 
     def _of_clock(self) -> Sign:

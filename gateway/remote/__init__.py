@@ -1,1 +1,1 @@
-"""Configuration over the air: signed documents, tried before they are kept, and taken back where they do harm."""
+"""Changes of the configuration, by an edit or over the air: tried before they are kept, taken back where they harm."""

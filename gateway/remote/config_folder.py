@@ -62,7 +62,8 @@ class ConfigFolder:
 
     def save(self, state: State) -> None:
         """Bring a state to the disk. Raises OSError."""
-        content = {"generation": self._generation + 1, "state": state.model_dump()}
+        # Without what is as it is by default: so an older polegate reads it where nothing is used that is new
+        content = {"generation": self._generation + 1, "state": state.model_dump(exclude_defaults=True)}
         body = json.dumps(content).encode()
         self.put(self._next, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         self._generation += 1

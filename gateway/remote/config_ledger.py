@@ -2,15 +2,11 @@
 
 from collections.abc import Callable
 
-import structlog
-
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import LOCAL, State
 from gateway.remote.verdict import Code, Verdict
 
 PAUSE_S = 60.0  # between two of a kind that anybody could provoke
-
-log = structlog.get_logger()
 
 
 class Ledger:
@@ -70,6 +66,5 @@ class Ledger:
                 self._refused_at[kind] = now
         if is_new:
             self._of_stream[verdict.stream] = self.last = verdict
-            log.info("configuration", stream=verdict.stream, seq=verdict.seq, code=verdict.code.name, text=verdict.text)
             self._tell(verdict)
         return verdict.code

@@ -8,6 +8,8 @@ from gateway.remote.verdict import Code
 
 LOCAL = "local"
 """The stream of the pole's own file: nobody signs it, and it has no numbers."""
+ROOT, COMMAND = "root", "command"
+"""What verdicts on these name instead of a stream."""
 
 
 class _Kept(BaseModel):
@@ -45,9 +47,18 @@ class Standing(_Kept):
     active_epoch: int = 0
     active_seq: int = 0
 
+    def with_active(self, sha: str, epoch: int, seq: int) -> Self:
+        """Return the same with that in force."""
+        waits = self.waits and self.sha != sha  # a newer one came meanwhile
+        return self.but(active=sha, active_epoch=epoch, active_seq=seq, waits=waits, tries=0)
+
+    def ended(self, code: Code, why: str) -> Self:
+        """Return the same with the newest one ended; nothing tries it again."""
+        return self.but(waits=False, fate=code, why=why)
+
 
 class Trial(_Kept):
-    """A document that is being tried.
+    """A document, or an edit, that is being tried.
 
     Attributes:
         stream: its stream.
@@ -61,7 +72,8 @@ class Trial(_Kept):
         hold_s: how long all must be well in one go.
         by_server: an operator must confirm it.
         confirmed: one has.
-        upstream: the way to the broker worked before.
+        upstream: the way to the broker and back worked before.
+        one_way: the broker took what the pole published, and did not give it back.
         sensors: devices that gave values before.
     """
 
@@ -77,6 +89,7 @@ class Trial(_Kept):
     by_server: bool = False
     confirmed: bool = False
     upstream: bool
+    one_way: bool = False
     sensors: list[str]
 
 

@@ -1,84 +1,75 @@
-"""A change of the configuration proves itself, or is taken back by itself.
+"""A change of the configuration, an edit or a document, proves itself, or is taken back by itself.
 
 ::
 
     hear ──▶ admitted? ──▶ [1 document, then number and time on the disk] ──▶ waits
+    edited ──▶ sound? ──▶ [1 the file, then that it waits, on the disk] ──▶ waits
     tick ──▶ staged? ──▶ valid? probed? ──▶ [2 trial on the disk] ──▶ apply ──▶ gates
                   gates green for hold_s ──▶ [3 in force on the disk]
                   window over, cancelled, crashed twice ──▶ [3' trial gone, fate told, in one write] ──▶ apply the old
 
-The gates. **Upstream**: since it was applied, the broker has taken a message and given back a retained document; an
-acknowledgement alone proves nothing on MQTT 3.1.1. **Sensors**: every device that gave values before has given one
-since. What was dead before is not held against the change; where the way to the broker was dead before and is dead
-after, a document was not proved either way and is tried again later, and an edit of the pole's own file stands.
+The gates. **Upstream and downlink**: since it was applied, the broker has taken a message and given it back; an
+acknowledgement alone proves nothing on MQTT 3.1.1, and counts only where the broker gave nothing back before either.
+**Sensors**: every device that gave values before has given one since. What was dead before is not held against the
+change; where the way to the broker was dead before and is dead after, a document was not proved either way and is tried
+again later, and an edit of the pole's own file stands.
 
-What is in force is told by the state alone: the active document of each stream, with the one that is tried in its
-place. So there is nothing to undo, and a start after a cut at any point is the same as any other start. A start counts
-as an attempt unless the run before ended in order; what cannot be counted is not tried. Only the clock that counts is
-asked how long a trial has run.
+A trial outlives the gateway: a start after a cut at any point is the same as any other start. A start counts as an
+attempt unless the run before ended in order; what cannot be counted is not tried. Only the clock that counts is asked
+how long a trial has run.
+
+An edit that is found at a start is tried like any other, once it is known what works. What it changes that holds from
+the start of the gateway to its end is part of that trial, and the gateway is started anew for it, and for its way back:
+whoever restarts it asked for that. While the gateway runs such an edit is refused, and kept for the next start.
 """
 
 import asyncio
-from dataclasses import replace
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 from gateway.config.faults import SettingsError
-from gateway.remote import admission, document
-from gateway.remote.admission import Admitted, Now
+from gateway.remote import document, gates
 from gateway.remote.config_folder import ConfigFolder
-from gateway.remote.config_ledger import Ledger
-from gateway.remote.config_state import LOCAL, Standing, State, Trial
-from gateway.remote.document import Command, Document, TrialTerms
-from gateway.remote.gates import lacks
-from gateway.remote.plant import Compose, Plant, Unfit, Wanted
-from gateway.remote.trust_chain import TrustChain
+from gateway.remote.config_state import COMMAND, LOCAL, Standing, State, Trial
+from gateway.remote.document import Command
+from gateway.remote.gates import Gates, Terms
+from gateway.remote.in_force import InForce, code_of, text_of
+from gateway.remote.plant import Compose, NeedsRestart, Plant, Unfit, Wanted
 from gateway.remote.verdict import Code, Rejected, Verdict
+
+if TYPE_CHECKING:
+    from gateway.remote.incoming import Incoming
 
 LOOK_S = 10.0  # between two looks at what waits
 SETTLE_S, LONGEST_SETTLE_S = 60.0, 300.0  # until what is not well counts as dead
 MOST_ATTEMPTS = 2
 MOST_TRIES = 3
-TOLD = 3  # faults of a document that are told
-ROOT, COMMAND = "root", "command"
 
 
 class ConfirmedCommit(Generic[Wanted]):
-    """Drives all changes of one pole's configuration, one at a time."""
+    """Drives all changes of one pole's configuration, one at a time.
 
-    def __init__(
-        self,
-        plant: Plant[Wanted],
-        folder: ConfigFolder,
-        trust: TrustChain,
-        compose: Compose[Wanted],
-        *,
-        pole: str,
-        agent: str,
-    ) -> None:
+    Attributes:
+        in_force: what is in force.
+        incoming: what operators send; None: nobody can send anything.
+    """
+
+    def __init__(self, plant: Plant[Wanted], folder: ConfigFolder, compose: Compose[Wanted]) -> None:
         """Make it; ``start`` comes first, then ``tick`` each second.
 
         Args:
             plant: what is configured.
             folder: where state and documents are.
-            trust: whose signatures count.
             compose: makes a configuration of its layers.
-            pole: id of the pole.
-            agent: version of polegate.
         """
         self._plant = plant
         self._folder = folder
-        self._trust = trust
-        self._compose = compose
-        self._pole = pole
-        self._agent = agent
-        self._ledger = Ledger(folder, plant.tell, plant.now)
+        self.in_force = InForce(plant, folder, compose)
+        self.incoming: Incoming[Wanted] | None = None
+        self._ledger = self.in_force.ledger
         self._turn = asyncio.Lock()  # one change at a time, though applying takes a while
-        self._own = ""  # the pole's own file, for where it cannot be kept
-        self._running: Wanted | None = None
-        self._is_applied = True
-        self._applied_at = 0.0
+        self._may_restart = False
         self._well_since: float | None = None
-        self._early: dict[str, bytes] = {}  # signed documents that come before their time, or before ours
+        self._before: Wanted | None = None  # what ran before the trial, where that began in this run
         self._look_at: dict[str, float] = {}  # a stream is not looked at before
 
     @property
@@ -94,44 +85,61 @@ class ConfirmedCommit(Generic[Wanted]):
     @property
     def running(self) -> Wanted:
         """What is applied."""
-        assert self._running is not None, "start comes first"  # noqa: S101  # the wiring's
-        return self._running
+        return self.in_force.running
+
+    @property
+    def gates(self) -> Gates | None:
+        """How the gates of the trial are; None: nothing is tried."""
+        trial = self.state.trial
+        return gates.look(trial, self._plant, self.in_force.applied_at) if trial else None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that the trial may still take; None: nothing is tried."""
+        trial = self.state.trial
+        return None if trial is None else max(0.0, trial.started + trial.window_s - self._plant.now())
 
     async def start(self, own: str) -> None:
-        """Apply what was in force, or is being tried, with the pole's own file as it is now.
+        """Apply what was in force, or is being tried. The pole's own file as it is now is tried like any edit.
 
         Raises:
             NewerState: a newer polegate was here.
             SettingsError: the pole's own file has faults, and there is none from before.
             Unfit: the pole cannot run so.
         """
-        self._ledger.load()
-        self._trust.load(self._folder, self.state.root)
-        self.edited(own)
+        self.in_force.begin(own)
+        self._may_restart = True
+        self._take_own(own)
         self._count_start()
         if self.state.trial:
             try:
-                await self._apply(self._as_it_is())
+                await self.in_force.apply(self.in_force.as_it_is())
             except (SettingsError, Rejected, Unfit) as error:
-                self._end_trial(Code.APPLY, _text(error))
+                self._end_trial(Code.APPLY, text_of(error))
             else:
                 return
         try:
-            await self._apply(self._as_it_is())
+            await self.in_force.apply(self.in_force.as_it_is())
         except (SettingsError, Rejected, Unfit) as error:
-            self._tell(Verdict(LOCAL, 0, "", Code.APPLY, f"what was in force cannot run: {_text(error)}"))
-            await self._apply(self._compose(own, {}))
+            text = f"what was in force cannot run: {text_of(error)}"
+            self._tell(Verdict(LOCAL, 0, "", Code.APPLY, text))
+            await self.in_force.apply_own()
+        await self._check_own()
 
     async def tick(self) -> None:
-        """Go on; once a second."""
+        """Go on; once a second, or more often."""
         async with self._turn:
             self._ledger.save_late()
-            self._look_at_early()
-            if not self._is_applied:
+            if self.incoming:
+                self.incoming.look_at_early()
+            if not self.in_force.is_applied:
                 await self._reapply()
-            if self.state.trial:
-                await self._judge(self.state.trial)
-            elif self._is_applied and self._has_settled():
+            if trial := self.state.trial:
+                if self._is_superseded(trial):
+                    await self._roll_back(Code.RB_CANCELLED, "the file was edited again while it was tried")
+                else:
+                    await self._judge(trial)
+            elif self.in_force.is_applied and self._something_waits() and self._has_settled():
                 await self._stage_first()
 
     def stop(self) -> None:
@@ -142,49 +150,21 @@ class ConfirmedCommit(Generic[Wanted]):
     async def refresh(self) -> None:
         """Apply what is in force where that has changed by itself: an override began or ended."""
         async with self._turn:
-            try:
-                is_same = self._as_it_is().fingerprint == self.running.fingerprint
-            except (SettingsError, Rejected):
-                is_same = False  # why is told where it is applied
-            if not is_same:
+            if not self.in_force.is_as_composed():
                 await self._reapply()
 
-    # --- what comes ---
-
-    def hear(self, stream: str, raw: bytes) -> Code:
-        """Take a document that came; what is done with it, ``tick`` does."""
-        if stream not in self.running.streams:
-            return self._tell(Verdict("", 0, "", Code.STREAM, "a document of a stream that this pole does not take"))
-        try:
-            found = admission.admit(raw, stream, self._trust.root, self.state.of(stream), self._now())
-            self._early.pop(stream, None)
-            return self._take(found)
-        except Rejected as error:
-            if error.code in (Code.WAIT_TIME, Code.NOT_YET):
-                self._early[stream] = raw
-                self._look_at[stream] = self._plant.now() + LOOK_S
-            return self._tell(Verdict(stream, 0, "", error.code, error.text))
-
-    def hear_root(self, raw: bytes) -> Code:
-        """Take a root of trust that came. What waits was signed by the keys of before: it must come again."""
-        try:
-            root, is_new_epoch = self._trust.follow(raw)
-            floor = root.issued if is_new_epoch else max(self.state.floor, root.issued)
-            streams = {name: each.but(waits=each.waits and name == LOCAL) for name, each in self.state.streams.items()}
-            self._folder.keep_root(root.version, raw)
-            self._ledger.save(self.state.but(root=max(self.state.root, root.version), floor=floor, streams=streams))
-        except Rejected as error:
-            return self._tell(Verdict(ROOT, 0, "", error.code, error.text))
-        except OSError as error:
-            return self._tell(Verdict(ROOT, 0, "", Code.STORAGE, f"it cannot be written down: {error}"))
-        self._trust.take(root)
-        self._early.clear()
-        return self._tell(Verdict(ROOT, root.version, "", Code.COMMITTED, "it is in force"))
+    async def edited(self, own: str) -> None:
+        """Take the pole's own file as it is now: a new text of it is tried like a document, faults are told at once."""
+        async with self._turn:
+            self._may_restart = False
+            if self._take_own(own):
+                await self._check_own()
 
     async def command(self, raw: bytes, *, retained: bool) -> Code:
         """Obey a command for the trial that runs."""
+        assert self.incoming is not None, "who hears commands has one"  # noqa: S101  # the wiring's
         try:
-            found = admission.admit_command(raw, self._trust.root, self._pole, self._now(), retained=retained)
+            found = self.incoming.command(raw, retained=retained)
             async with self._turn:
                 await self._obey(found)
         except Rejected as error:
@@ -192,24 +172,6 @@ class ConfirmedCommit(Generic[Wanted]):
         except OSError as error:
             return self._tell(Verdict(COMMAND, 0, "", Code.STORAGE, f"it cannot be written down: {error}"))
         return Code.OK
-
-    def edited(self, own: str) -> None:
-        """Take the pole's own file as it is now; a new text of it is tried like a document."""
-        self._own = own
-        standing = self.state.of(LOCAL)
-        try:
-            sha = self._folder.keep(own.encode())
-            if sha == standing.active or self._folder.document(standing.active) is None:
-                standing = Standing(sha=sha, active=sha)  # the first, or the one from before is damaged
-            elif sha != standing.sha:
-                standing = standing.but(sha=sha, waits=True, fate=None, why="", tries=0)
-            elif standing.fate:
-                text = f"this edit was tried and ended with {standing.fate.name}: {standing.why}"
-                self._tell(Verdict(LOCAL, 0, sha, Code.TOMBSTONED, text))
-            if standing != self.state.of(LOCAL):
-                self._ledger.save(self.state.with_stream(LOCAL, standing))
-        except OSError as error:
-            self._tell(Verdict(LOCAL, 0, "", Code.STORAGE, f"the pole's own file cannot be kept: {error}"))
 
     async def _obey(self, found: Command) -> None:
         trial = self.state.trial
@@ -220,51 +182,64 @@ class ConfirmedCommit(Generic[Wanted]):
         else:
             await self._roll_back(Code.RB_CANCELLED, "an operator cancelled it")
 
-    def _take(self, found: Admitted) -> Code:
-        """Bring a document to the disk, then its number; nothing acts on it before."""
-        stream = found.document.stream
-        standing = self.state.of(stream)
-        verdict = Verdict(stream, found.document.seq, found.sha, Code.OK, "it is believed, and waits")
-        if self._folder.document(found.sha) is not None and found.sha == standing.sha:
-            if found.sha == standing.active:
-                return self._tell(replace(verdict, code=Code.NOOP, text="it is in force"))
-            if standing.waits:
-                return Code.BUSY if self.state.trial else Code.OK
-        tries = standing.tries if found.sha == standing.sha else 0
-        active = "" if found.sha == standing.active else standing.active  # it was damaged
-        seq, epoch = found.document.seq, found.document.epoch
-        new = standing.but(
-            epoch=epoch, seq=seq, sha=found.sha, waits=True, fate=None, why="", tries=tries, active=active
-        )
-        try:
-            self._folder.keep(found.payload)
-            floor = max(self.state.floor, found.document.issued)
-            self._ledger.save(self.state.with_stream(stream, new).but(floor=floor))
-        except OSError as error:
-            return self._tell(replace(verdict, code=Code.STORAGE, text=f"it cannot be written down: {error}"))
-        self._look_at.pop(stream, None)
-        if self.state.trial:
-            return self._tell(replace(verdict, code=Code.BUSY, text="another one is being tried"))
-        return self._tell(verdict)
+    # --- the pole's own file ---
 
-    def _look_at_early(self) -> None:
-        if self._plant.utc() is not None:
-            for stream, raw in list(self._early.items()):
-                if self._plant.now() >= self._look_at.get(stream, 0.0):
-                    del self._early[stream]
-                    self.hear(stream, raw)
+    def _take_own(self, own: str) -> bool:
+        """Keep it; tell whether it waits."""
+        before = self.state.of(LOCAL)
+        is_running = not self._may_restart and self.state.trial is None
+        try:
+            standing = self.in_force.take_own(own, again=is_running and not self.in_force.is_as_composed())
+        except OSError as error:
+            text = f"the pole's own file cannot be kept, so no edit of it is tried while the gateway runs: {error}"
+            self._tell(Verdict(LOCAL, 0, document.digest(own.encode()), Code.STORAGE, text))
+            return False
+        if standing.waits:
+            self._look_at.pop(LOCAL, None)
+        elif standing.fate:
+            text = f"this edit was tried and ended with {standing.fate.name}: {standing.why}"
+            self._tell(Verdict(LOCAL, 0, standing.sha, Code.TOMBSTONED, text))
+        elif not self._may_restart or (before.sha and before != standing):
+            self._tell(Verdict(LOCAL, 0, standing.sha, Code.NOOP, "nothing changes; it is in force"))
+        return standing.waits
+
+    async def _check_own(self) -> None:
+        """Tell faults of an edit that waits, or that it changes nothing, before it is known what works."""
+        standing = self.state.of(LOCAL)
+        if not standing.waits:
+            return
+        try:
+            wanted = self.in_force.with_(LOCAL, standing.sha)
+            if self.state.trial or not self._is_nothing_new(LOCAL, wanted):
+                await self._must_fit(LOCAL, wanted)
+        except OSError as error:
+            code, text = Code.STORAGE, f"it cannot be written down: {error}"
+            self._tell(Verdict(LOCAL, 0, standing.sha, code, text))
+        except (SettingsError, Rejected, Unfit) as error:
+            self._refuse(LOCAL, standing, error)
+
+    def _is_superseded(self, trial: Trial) -> bool:
+        own = self.state.of(LOCAL)
+        return trial.stream == LOCAL and own.sha != trial.sha and not own.fate
 
     # --- before a trial ---
+
+    def _something_waits(self) -> bool:
+        return any(standing.waits for standing in self.state.streams.values())
 
     def _has_settled(self) -> bool:
         """Tell whether it is known what is well: a trial that began before would ask for nothing."""
         patience = self.running.patience_s
-        if self._plant.proven_since() is not None and set(patience) <= set(self._plant.healthy()):
-            return True
         longest = min(max([SETTLE_S, *patience.values()]), LONGEST_SETTLE_S)
-        return self._plant.now() - self._applied_at >= longest
+        if self._plant.now() - self.in_force.applied_at >= longest:
+            return True
+        return set(patience) <= set(self._plant.healthy()) and self._plant.way().taken is not None
 
     async def _stage_first(self) -> None:
+        if self.incoming:
+            for stream in self.incoming.fresh:
+                self._look_at.pop(stream, None)
+            self.incoming.fresh.clear()
         for stream in (*self.running.streams, LOCAL):
             if self._is_to_be_looked_at(stream) and await self._stage(stream):
                 return
@@ -276,78 +251,82 @@ class ConfirmedCommit(Generic[Wanted]):
         """Begin the trial of what waits, where nothing speaks against it; tell whether anything changed."""
         self._look_at[stream] = self._plant.now() + LOOK_S
         standing = self.state.of(stream)
-        terms = TrialTerms()
         try:
-            if stream != LOCAL:
-                if (found := self._document(standing.sha)) is None:
-                    return False  # it is damaged, and must come again
-                admission.must_be_due(
-                    found,
-                    self._now().known(),
-                    agent=self._agent,
-                    pole=self._pole,
-                    in_force=self._number_in_force,
-                )
-                terms = found.trial
-            return await self._begin(stream, terms)
+            terms = self._terms_of_an_edit() if stream == LOCAL else self._terms(standing.sha)
+            return terms is not None and await self._begin(stream, terms)
         except OSError as error:
-            code, text = Code.STORAGE, f"it cannot be written down, so it is not tried: {error}"
+            text = f"it cannot be written down, so it is not tried: {error}"
+            self._tell(Verdict(stream, standing.seq, standing.sha, Code.STORAGE, text))
         except (SettingsError, Rejected, Unfit) as error:
-            code, text = _code(error), _text(error)
-            if not code.waits and self.state.of(stream) == standing:
-                self._ledger.go_on(self.state.with_stream(stream, _ended(standing, code, text)))
-        self._tell(Verdict(stream, standing.seq, standing.sha, code, text))
+            self._refuse(stream, standing, error)
         return False
 
-    def _number_in_force(self, stream: str) -> int:
-        standing = self.state.of(stream)
-        return standing.active_seq if standing.active_epoch == self._trust.root.epoch else 0
+    def _terms_of_an_edit(self) -> Terms:
+        """Say them as the configuration does that is in force, not the one that is to be."""
+        return Terms(self.running.window_s, self.running.hold_s)
 
-    async def _begin(self, stream: str, terms: TrialTerms) -> bool:
+    def _terms(self, sha: str) -> Terms | None:
+        """Return those of a document; None: it is damaged, and must come again. Raises Rejected: it is not due."""
+        payload = self._folder.document(sha)
+        if payload is None or self.incoming is None:
+            return None
+        found = document.parsed(payload)
+        self.incoming.must_be_due(found)
+        return Terms(found.trial.window_s, found.trial.hold_s, found.trial.confirm == "server")
+
+    async def _begin(self, stream: str, terms: Terms) -> bool:
         """Validate, probe, write down, apply."""
         standing = self.state.of(stream)
-        wanted = self._with(stream, standing.sha)
-        if wanted.fingerprint == self.running.fingerprint:
-            self._ledger.save(
-                self.state.with_stream(stream, _active(standing, standing.sha, standing.epoch, standing.seq))
-            )
-            self._running = wanted
-            self._tell(Verdict(stream, standing.seq, standing.sha, Code.NOOP, "nothing changes; it is in force"))
+        wanted = self.in_force.with_(stream, standing.sha)
+        if self._is_nothing_new(stream, wanted):
             return True
-        await self._plant.probe(wanted)
+        await self._must_fit(stream, wanted)
+        await self._plant.find_way()
         if self.state.of(stream) != standing:
             return True  # something newer came meanwhile
-        self._ledger.save(self.state.but(trial=self._trial(stream, standing, terms, wanted)))
+        trial = gates.begin(stream, standing, terms, wanted, self._plant)
+        self._ledger.save(self.state.but(trial=trial))
+        self._before = self.running
         try:
             await self._apply(wanted)
         except Unfit as error:
-            await self._roll_back(Code.APPLY, _text(error))
+            await self._roll_back(Code.APPLY, text_of(error))
         return True
 
-    def _trial(self, stream: str, standing: Standing, terms: TrialTerms, wanted: Wanted) -> Trial:
-        sensors = sorted(set(self._plant.healthy()) & set(wanted.patience_s))
-        return Trial(
-            stream=stream,
-            epoch=standing.epoch,
-            seq=standing.seq,
-            sha=standing.sha,
-            boot=self._plant.boot,
-            started=self._plant.now(),
-            window_s=max([terms.window_s, *(wanted.patience_s[name] + terms.hold_s for name in sensors)]),
-            hold_s=terms.hold_s,
-            by_server=terms.confirm == "server",
-            upstream=self._plant.proven_since() is not None,
-            sensors=sensors,
-        )
+    def _is_nothing_new(self, stream: str, wanted: Wanted) -> bool:
+        """Tell whether nothing would change; then it is in force. Raises OSError."""
+        if wanted.fingerprint != self.running.fingerprint:
+            return False
+        standing = self.state.of(stream)
+        in_force = standing.with_active(standing.sha, standing.epoch, standing.seq)
+        self._ledger.save(self.state.with_stream(stream, in_force))
+        self.in_force.replace(wanted)
+        self._tell(Verdict(stream, standing.seq, standing.sha, Code.NOOP, "nothing changes; it is in force"))
+        return True
+
+    async def _must_fit(self, stream: str, wanted: Wanted) -> None:
+        """Raise Unfit where the pole cannot run so; an edit that was found at a start may start the gateway anew."""
+        try:
+            await self._plant.probe(wanted)
+        except NeedsRestart:
+            if stream != LOCAL or not self._may_restart:
+                raise
+
+    def _refuse(self, stream: str, standing: Standing, error: SettingsError | Rejected | Unfit) -> None:
+        code, text = code_of(error), text_of(error)
+        if not code.waits and self.state.of(stream) == standing:
+            self._ledger.go_on(self.state.with_stream(stream, standing.ended(code, text)))
+        self._tell(Verdict(stream, standing.seq, standing.sha, code, text))
 
     # --- the trial and its end ---
 
     async def _judge(self, trial: Trial) -> None:
         now = self._plant.now()
-        code, text = lacks(trial, self._plant, self._applied_at)
+        seen = gates.look(trial, self._plant, self.in_force.applied_at)
+        code, text = gates.lacks(trial, seen)
         if not code:
             well_since = now if self._well_since is None else self._well_since
-            self._well_since = max(well_since, self._plant.proven_since() or 0.0)  # the link may have been anew since
+            self._well_since = max(well_since, seen.since)  # the link may have been anew since
             if now - self._well_since < trial.hold_s:
                 code, text = Code.RB_UPSTREAM, "all was well at times, and never for long enough"
             elif trial.by_server and not trial.confirmed:
@@ -358,17 +337,19 @@ class ConfirmedCommit(Generic[Wanted]):
             await self._roll_back(code, text)
 
     def _commit(self, trial: Trial) -> tuple[Code, str]:
-        standing = _active(self.state.of(trial.stream), trial.sha, trial.epoch, trial.seq)
+        standing = self.state.of(trial.stream).with_active(trial.sha, trial.epoch, trial.seq)
         try:
             self._ledger.save(self.state.with_stream(trial.stream, standing).but(trial=None))
         except OSError as error:
             return Code.STORAGE, f"it proved itself, and that cannot be written down: {error}"
+        self._before = None
         self._tell(Verdict(trial.stream, trial.seq, trial.sha, Code.COMMITTED, "it proved itself"))
         return Code.OK, ""
 
     async def _roll_back(self, code: Code, text: str) -> None:
+        before, self._before = self._before, None
         self._end_trial(code, text)
-        await self._reapply()
+        await self._reapply(before)
 
     def _end_trial(self, code: Code, text: str) -> None:
         """End the trial on the disk, with its fate, in one write; then nothing tries it again."""
@@ -380,7 +361,7 @@ class ConfirmedCommit(Generic[Wanted]):
                 standing = standing.but(tries=standing.tries + 1)
                 self._look_at[trial.stream] = self._plant.now() + trial.window_s
             else:
-                standing = _ended(standing, code, text)
+                standing = standing.ended(code, text)
         self._ledger.go_on(self.state.with_stream(trial.stream, standing).but(trial=None))
         self._tell(Verdict(trial.stream, trial.seq, trial.sha, code, text))
 
@@ -401,66 +382,13 @@ class ConfirmedCommit(Generic[Wanted]):
         except OSError as error:
             self._end_trial(Code.STORAGE, f"its attempts cannot be counted, so it is not tried: {error}")
 
-    # --- what is in force ---
-
     async def _apply(self, wanted: Wanted) -> None:
-        self._running = wanted
         self._well_since = None
-        self._applied_at = self._plant.now()
-        await self._plant.apply(wanted)
-        self._is_applied = True
+        await self.in_force.apply(wanted)
 
-    async def _reapply(self) -> None:
-        """Apply what is in force; where that fails, ``tick`` tries again: there is nothing better."""
-        try:
-            await self._apply(self._as_it_is())
-        except (SettingsError, Rejected, Unfit) as error:
-            self._is_applied = False
-            self._tell(Verdict(LOCAL, 0, "", Code.APPLY, f"what is in force cannot run: {_text(error)}"))
-
-    def _as_it_is(self) -> Wanted:
-        """Compose what is in force, or what is tried."""
-        trial = self.state.trial
-        return self._with(trial.stream, trial.sha) if trial else self._with(LOCAL, self.state.of(LOCAL).active)
-
-    def _with(self, stream: str, sha: str) -> Wanted:
-        """Compose what is in force, with a document in the place of the one of its stream."""
-        state = self.state.with_stream(stream, self.state.of(stream).but(active=sha))
-        own, documents = self._folder.layers(state)
-        for name, standing in state.streams.items():
-            if name not in (LOCAL, *documents) and standing.active:
-                text = "it is damaged on the disk, and left out; it is taken when it comes again"
-                self._tell(Verdict(name, standing.active_seq, standing.active, Code.STORAGE, text))
-        return self._compose(self._own if own is None else own, documents)
-
-    def _document(self, sha: str) -> Document | None:
-        payload = self._folder.document(sha)
-        return None if payload is None else document.parsed(payload)
-
-    def _now(self) -> Now:
-        return Now(self._plant.utc(), max(self.state.floor, self._trust.floor))
+    async def _reapply(self, before: Wanted | None = None) -> None:
+        self._well_since = None
+        await self.in_force.reapply(before)
 
     def _tell(self, verdict: Verdict) -> Code:
         return self._ledger.tell(verdict)
-
-
-def _active(standing: Standing, sha: str, epoch: int, seq: int) -> Standing:
-    waits = standing.waits and standing.sha != sha  # a newer one came meanwhile
-    return standing.but(active=sha, active_epoch=epoch, active_seq=seq, waits=waits, tries=0)
-
-
-def _ended(standing: Standing, code: Code, text: str) -> Standing:
-    return standing.but(waits=False, fate=code, why=text)
-
-
-def _code(error: SettingsError | Rejected | Unfit) -> Code:
-    if isinstance(error, Rejected):
-        return error.code
-    return Code.PROBE if isinstance(error, Unfit) else Code.SEMANTIC
-
-
-def _text(error: SettingsError | Rejected | Unfit) -> str:
-    if isinstance(error, SettingsError):
-        more = len(error.faults) - TOLD
-        return "; ".join(map(str, error.faults[:TOLD])) + (f"; and {more} more" if more > 0 else "")
-    return str(error)

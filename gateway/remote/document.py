@@ -32,7 +32,8 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 class _Signed(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    # Built when the first one comes: a pole that nobody configures over the air keeps the memory
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class Rollout(_Signed):

@@ -24,7 +24,7 @@ SIGNATURE_BYTES = 64
 
 
 class _Signature(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     keyid: Annotated[str, Field(max_length=64)]
     sig: Annotated[str, Field(max_length=128)]
@@ -33,7 +33,7 @@ class _Signature(BaseModel):
 class _Written(BaseModel):
     """The envelope as it is written."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     payloadType: str  # noqa: N815  # DSSE's name
     payload: str

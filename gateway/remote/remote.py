@@ -1,22 +1,21 @@
-"""A job: hear what operators send to configure this pole, drive the change, and report what is in force.
+"""A job: hear what operators send to configure this pole, and report what is in force.
 
-It hears the documents of the pole's streams, roots of trust and commands, and its own report. That report is how the
-way is proven, both ways and whatever version of MQTT is spoken: the broker took it, and what is retained came back on a
-subscription made since. After each change it subscribes anew on the link there is, so an unchanged link is not broken
-to prove it.
+It hears the documents of the pole's streams, roots of trust and commands. After each change it subscribes anew on the
+link there is: the pole may be of other groups since, or believe other keys.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Generic
 
 import structlog
 
 from gateway.link.mqtt_link import Link, Message, Received, Refused, UplinkDown
 from gateway.link.uplink import Uplink
+from gateway.remote.config_state import Trial
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import FLEET, GROUP
+from gateway.remote.incoming import Incoming
 from gateway.remote.plant import Wanted
 from gateway.words import messages
 
@@ -26,94 +25,42 @@ FLEET_TOPIC = "fleet/1/config"
 log = structlog.get_logger()
 
 
-class Way:
-    """The way to the broker and back.
+class Remote(Generic[Wanted]):
+    """Hears and reports.
 
     Attributes:
-        since: since when it is proven, by the clock that counts; None: it is not.
+        refused: why the broker does not let the pole hear documents, in words; "" while it may.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        """Begin unproven; ``now`` counts seconds."""
-        self._now = now
-        self._renewed = asyncio.Event()
-        self._is_taken = self._is_back = False
-        self.since: float | None = None
-
-    def renew(self) -> None:
-        """Have it proven anew: something was applied."""
-        self.since = None
-        self._is_taken = self._is_back = False
-        self._renewed.set()
-
-    async def renewed(self) -> None:
-        """Wait until it is to be proven anew."""
-        await self._renewed.wait()
-
-    def begin(self) -> None:
-        """Begin to prove it on a link."""
-        self.renew()
-        self._renewed.clear()
-
-    def end(self) -> None:
-        """It is broken."""
-        self.since = None
-
-    def note(self, *, taken: bool = False, back: bool = False) -> None:
-        """Note that the broker took something, or gave something back."""
-        self._is_taken |= taken
-        self._is_back |= back
-        if self._is_taken and self._is_back and self.since is None:
-            self.since = self._now()
-
-
-class Remote(Generic[Wanted]):
-    """Hears, drives and reports."""
-
     def __init__(
-        self,
-        uplink: Uplink,
-        commit: ConfirmedCommit[Wanted],
-        way: Way,
-        *,
-        topic: str,
-        overrides: Callable[[], object],
+        self, uplink: Uplink, commit: ConfirmedCommit[Wanted], incoming: Incoming[Wanted], *, topic: str
     ) -> None:
         """Make it.
 
         Args:
             uplink: the way to the broker.
-            commit: is driven; it was started.
-            way: is proven.
+            commit: tries what comes; it was started.
+            incoming: takes it.
             topic: what this pole's topics begin with.
-            overrides: tells what technicians have set for some hours.
         """
         self._uplink = uplink
         self._commit = commit
-        self._way = way
+        self._incoming = incoming
         self._topic = topic
-        self._overrides = overrides
-        self._set = overrides()
+        self._renewed = asyncio.Event()
+        self.refused = ""
+
+    def renew(self) -> None:
+        """Hear all that is retained anew: something was applied."""
+        self._renewed.set()
 
     async def run(self) -> None:
         """Go on for ever."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._drive())
-            group.create_task(self._speak())
-
-    async def _drive(self) -> None:
-        while True:
-            if (now_set := self._overrides()) != self._set:
-                self._set = now_set
-                await self._commit.refresh()
-            await self._commit.tick()
-            await asyncio.sleep(TICK_S)
-
-    async def _speak(self) -> None:
         while True:
             link = await self._uplink.link()
-            self._way.begin()
-            jobs = [asyncio.create_task(job) for job in (self._hear(link), self._tell(link), self._way.renewed())]
+            self.refused = ""
+            self._renewed.clear()
+            jobs = [asyncio.create_task(job) for job in (self._hear(link), self._tell(link), self._until_renewed())]
             try:
                 done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -128,13 +75,16 @@ class Remote(Generic[Wanted]):
             for job in done:
                 job.result()
         except UplinkDown:
-            self._way.end()
             await link.broken()  # until the uplink has seen it too, it hands out this link again
         except Refused as error:
+            self.refused = f"the broker lets nobody configure this pole: {error}"
             log.warning("the broker lets nobody configure this pole", why=str(error))
-            renewed = asyncio.create_task(self._way.renewed())
+            renewed = asyncio.create_task(self._until_renewed())
             await asyncio.wait({link.ended, renewed}, return_when=asyncio.FIRST_COMPLETED)
             renewed.cancel()
+
+    async def _until_renewed(self) -> None:
+        await self._renewed.wait()
 
     async def _hear(self, link: Link) -> None:
         async with contextlib.aclosing(link.hear(*self._topics())) as heard:
@@ -144,11 +94,11 @@ class Remote(Generic[Wanted]):
     async def _tell(self, link: Link) -> None:
         told = None
         while True:
-            report = self.reported().encoded()
-            if report != told:
-                await link.send(Message(f"{self._topic}/config/reported", report, retain=True))
-                told = report
-                self._way.note(taken=True)
+            report = self.reported()
+            # What is left of a trial grows less without being news
+            if (news := report.model_copy(update={"trial": report.trial and _but_left(report.trial)})) != told:
+                await link.send(Message(f"{self._topic}/config/reported", report.encoded(), retain=True))
+                told = news
             await asyncio.sleep(TICK_S)
 
     async def _take(self, received: Received) -> None:
@@ -156,18 +106,16 @@ class Remote(Generic[Wanted]):
         if kind == "command/config":
             await self._commit.command(received.payload, retained=received.retain)
             return
-        self._way.note(back=True)
         if kind.startswith("root/"):
             before = self._commit.state.root
-            self._commit.hear_root(received.payload)
+            self._incoming.hear_root(received.payload)
             if self._commit.state.root != before:
-                self._way.renew()  # what is retained is to be heard with the new keys, and the next root after this one
+                self.renew()  # what is retained is to be heard with the new keys, and the next root after this one
         elif received.payload and (stream := self._streams().get(received.topic)):  # empty: it was cleared, and stays
-            self._commit.hear(stream, received.payload)
+            self._incoming.hear(stream, received.payload)
 
     def _topics(self) -> list[str]:
-        own = [f"{self._topic}/{kind}" for kind in ("config/reported", "command/config")]
-        return [*own, f"{FLEET_TOPIC}/root/+", *self._streams()]
+        return [f"{self._topic}/command/config", f"{FLEET_TOPIC}/root/+", *self._streams()]
 
     def _streams(self) -> dict[str, str]:
         """Return the streams by topic."""
@@ -196,10 +144,7 @@ class Remote(Generic[Wanted]):
                 )
                 for name, each in state.streams.items()
             },
-            trial=trial
-            and messages.ConfigTrial(
-                stream=trial.stream, seq=trial.seq, sha=trial.sha, attempt=trial.attempts, confirmed=trial.confirmed
-            ),
+            trial=trial and self._of_trial(trial),
             last=last
             and messages.ConfigVerdict(
                 stream=last.stream, seq=last.seq, sha=last.sha, code=last.code, name=last.code.name, text=last.text
@@ -208,3 +153,20 @@ class Remote(Generic[Wanted]):
             effective=self._commit.running.fingerprint,
             trouble=self._commit.running.trouble,
         )
+
+    def _of_trial(self, trial: Trial) -> messages.ConfigTrial:
+        gates = self._commit.gates
+        return messages.ConfigTrial(
+            stream=trial.stream,
+            seq=trial.seq,
+            sha=trial.sha,
+            attempt=trial.attempts,
+            confirmed=trial.confirmed,
+            left_s=round(self._commit.left_s or 0),
+            gates=gates
+            and messages.ConfigGates(upstream=gates.upstream, downlink=gates.downlink, sensors=gates.silent),
+        )
+
+
+def _but_left(trial: messages.ConfigTrial) -> messages.ConfigTrial:
+    return trial.model_copy(update={"left_s": 0})

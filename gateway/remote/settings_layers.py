@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from drivers.contract import Advertised, Driver
 from gateway.config import layers
 from gateway.config.faults import SettingsError
 from gateway.config.layers import Merged
@@ -18,7 +19,6 @@ from gateway.remote.document import FLEET, GROUP, POLE, Document
 from gateway.remote.override import Override
 from gateway.remote.verdict import Code, Rejected
 
-LEAST_PATIENCE_S = 30.0
 SAMPLES = 3  # intervals that a device may take for its first sample
 
 
@@ -41,6 +41,21 @@ class Configuration:
     patience_s: Mapping[str, float]
     fingerprint: str
     trouble: str
+
+    @property
+    def pole(self) -> str:
+        """Id of the pole."""
+        return self.settings.root.pole.id
+
+    @property
+    def window_s(self) -> float:
+        """How long the trial of an edit takes at the most, but for slow devices."""
+        return self.settings.root.reload.uplink_within
+
+    @property
+    def hold_s(self) -> float:
+        """How long all must be well in one go in such a trial."""
+        return self.settings.root.reload.hold
 
     @property
     def drift(self) -> dict[str, str]:
@@ -82,8 +97,15 @@ def compose(path: Path, text: str, documents: Mapping[str, Document], overrides:
             raise
         merged, trouble = Merged(local, above, [], pins), str(error)
         settings = settings_of(merged)
-    patience = {each.id: max(SAMPLES * getattr(each, "every", 0.0), LEAST_PATIENCE_S) for each in settings.devices}
+    patience = {each.id: patience_s(settings, each) for each in settings.devices}
     return Configuration(settings, merged, taken, patience, _fingerprint(settings), trouble)
+
+
+def patience_s(settings: Settings, device: Driver) -> float:
+    """Tell how many seconds a device may take to give values after it was started."""
+    silence = device.SILENT_AFTER_S if isinstance(device, Advertised) else 0.0
+    every: float = getattr(device, "every", 0.0)
+    return max(settings.root.reload.device_within, SAMPLES * every, silence)
 
 
 def streams(settings: Settings) -> tuple[str, ...]:

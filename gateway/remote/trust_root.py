@@ -29,7 +29,7 @@ Time = Annotated[int, Field(ge=0, le=LARGEST_NUMBER, description="Seconds since 
 class Signers(BaseModel):
     """Who may sign something: keys by name, and how many of them it takes."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
     keys: Annotated[list[str], Field(min_length=1, max_length=MOST_KEYS)]
     threshold: Annotated[int, Field(ge=1, le=MOST_KEYS)]
@@ -38,7 +38,7 @@ class Signers(BaseModel):
 class Root(BaseModel):
     """A root of trust."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
     version: Number
     epoch: Number

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
+
+Result = Literal["accepted", "refused", "rolled-back"]
 
 
 class Code(IntEnum):
@@ -47,6 +50,15 @@ class Code(IntEnum):
     def waits(self) -> bool:
         """Tell whether it is looked at again."""
         return Code.DEFERRED_COHORT <= self <= Code.BUSY or self is Code.NOT_YET
+
+    @property
+    def result(self) -> Result | None:
+        """What it comes to; None: nothing yet, or what was told before."""
+        if self in (Code.COMMITTED, Code.NOOP):
+            return "accepted"
+        if self is Code.OK or self is Code.TOMBSTONED or self.waits:
+            return None
+        return "refused" if self < Code.APPLY else "rolled-back"
 
 
 class Rejected(Exception):

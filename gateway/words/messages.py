@@ -75,13 +75,14 @@ class DeviceState(Content):
 
 
 class VerdictState(Content):
-    """What came of a configuration that was to take the place of another."""
+    """What came of a document, or of an edit of the pole's own file."""
 
-    result: Literal["accepted", "refused", "rolled-back", "unproven"] = Field(
-        description='"refused": it has faults and was not tried. "rolled-back": it was tried and did not work. '
-        '"unproven": the gateway ended while it was tried, and was started with it.'
+    result: Literal["accepted", "refused", "rolled-back"] = Field(
+        description='"refused": it was not tried. "rolled-back": it was tried and did not work.'
     )
-    digest: str = Field(description="Stands for its content; empty where it could not be read.")
+    stream: str = Field(description='Whose document; "local" is the pole\'s own file.')
+    seq: int | None = Field(None, description="Number of the document, where it was believed.")
+    digest: str = Field(description="First digits of its SHA-256; empty where it was not believed or not read.")
     why: str = Field("", description="In words; empty where it was accepted.")
     at: float = Field(description="When, by the pole's clock.")
 
@@ -91,7 +92,13 @@ class ConfigurationState(Content):
 
     digest: str = Field(description="Stands for its content.")
     since: float = Field(description="Since when it runs.")
+    streams: dict[str, int] | None = Field(
+        None, description="Number of the document that is in force, by stream; left out where none is."
+    )
     trial: float | None = Field(None, description="Seconds that its trial may still take; left out without one.")
+    tried: str | None = Field(
+        None, description='Whose document is on trial; "local" is an edit of the pole\'s own file.'
+    )
     last: VerdictState | None = Field(None, description="The last verdict, where there was one since the start.")
 
 
@@ -216,14 +223,24 @@ class ConfigStream(Content):
     why: str = Field("", description="The same in words.")
 
 
+class ConfigGates(Content):
+    """What has proved itself since it was applied."""
+
+    upstream: bool = Field(description="The broker took what the pole published.")
+    downlink: bool = Field(description="And gave it back.")
+    sensors: list[str] = Field(description="Devices that gave values before, and none since.")
+
+
 class ConfigTrial(Content):
-    """A document that is being tried."""
+    """A document, or an edit, that is being tried."""
 
     stream: str
     seq: int
     sha: str = Field(description="SHA-256 of its payload; a command names it.")
     attempt: int = Field(description="Starts of the gateway that tried it.")
     confirmed: bool = Field(description="An operator has confirmed it.")
+    left_s: int = Field(description="Seconds that it may still take, when this was told.")
+    gates: ConfigGates | None = None
 
 
 class ConfigVerdict(Content):

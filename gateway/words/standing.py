@@ -1,12 +1,7 @@
-"""What a running pole offers to those who try another configuration on it, and what comes of that.
+"""Which configuration runs, what became of a change, and what came of a message that the pole sent to itself."""
 
-A configuration is opaque here. :class:`gateway.app.Pole` is what runs; :mod:`gateway.remote.reload` changes it.
-"""
-
-from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple, Protocol, TypeVar
-
-C_contra = TypeVar("C_contra", contravariant=True)
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 
 class Echo(NamedTuple):
@@ -30,44 +25,21 @@ class Echo(NamedTuple):
 NOTHING = Echo(taken=False, came_back=False)
 
 
-class Changeable(Protocol[C_contra]):
-    """The running pole."""
-
-    async def apply(self, configuration: C_contra, before: Echo) -> None:
-        """Run that configuration from now on. What is equal in it and the one that ran is not touched.
-
-        Args:
-            configuration: what is to run.
-            before: what came of the uplink before. A link to another broker is used when it does as well; until then
-                the one there is goes on.
-        """
-
-    def healthy(self) -> frozenset[str]:
-        """Name the devices whose last look gave values."""
-
-    def waits_for(self, devices: Collection[str]) -> Mapping[str, float]:
-        """Return which of some devices gave nothing good since the last ``apply``, and how many seconds each may take.
-
-        The names are those from before it. A device that was only renamed is still waited for; one that was taken out
-        is not.
-        """
-
-    async def echo(self) -> Echo:
-        """Publish something on a link that belongs to the configuration, and read it back; it takes 10 s at most."""
-
-
 class Verdict(NamedTuple):
-    """What came of a configuration that was to take the place of another.
+    """What came of a document, or of an edit of the pole's own file.
 
     Attributes:
-        result: ``refused``: it has faults, and was not tried. ``rolled-back``: it was tried and did not work.
-            ``unproven``: the gateway ended while it was tried, and was started with it.
-        digest: stands for its content; "" where it could not be read.
+        result: ``refused``: it was not tried. ``rolled-back``: it was tried and did not work.
+        stream: whose document; "local" is the pole's own file.
+        seq: its number; 0: none, or not believed.
+        digest: first digits of the SHA-256 of it; "" where it was not believed, or could not be read.
         why: in words; "" for ``accepted``.
         at: nanoseconds of CLOCK_BOOTTIME.
     """
 
-    result: Literal["accepted", "refused", "rolled-back", "unproven"]
+    result: Literal["accepted", "refused", "rolled-back"]
+    stream: str
+    seq: int
     digest: str
     why: str
     at: int
@@ -79,11 +51,15 @@ class Standing(NamedTuple):
     Attributes:
         digest: stands for its content.
         since: nanoseconds of CLOCK_BOOTTIME.
-        trial: seconds that its trial may still take; None: it is not on trial.
+        streams: number of the document that is in force, by stream.
+        trial: whose document or edit is on trial; "": none is.
+        left_s: seconds that the trial may still take.
         last: the last verdict, where there was one since the start.
     """
 
     digest: str
     since: int
-    trial: float | None = None
+    streams: Mapping[str, int]
+    trial: str = ""
+    left_s: float = 0.0
     last: Verdict | None = None

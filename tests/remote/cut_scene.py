@@ -13,6 +13,8 @@ from gateway.remote.config_state import State
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import Document, digest
 from gateway.remote.envelope import read
+from gateway.remote.incoming import Incoming
+from gateway.remote.plant import Way
 from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Code, Verdict
 from tests.remote.disk_model import Disk, Image, images, lay
@@ -40,7 +42,10 @@ class Texts:
 
     own: str
     layers: Mapping[str, str]
+    pole: str = POLE
     streams: tuple[str, ...] = ("fleet", MINE)
+    window_s: float = 30.0
+    hold_s: float = 3.0
     patience_s: Mapping[str, float] = field(default_factory=dict)
     drift: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
@@ -70,7 +75,8 @@ class Life:
         self.trials: list[tuple[int, str]] = []
         self.told: list[tuple[int, Verdict]] = []
         self.folder = ConfigFolder(folder / "config")
-        self.commit = ConfirmedCommit(self, self.folder, TrustChain(folder / "trust"), composed, pole=POLE, agent="1.0")
+        self.commit = ConfirmedCommit(self, self.folder, composed)
+        self.incoming = Incoming(self, self.commit.in_force, TrustChain(folder / "trust"), agent="1.0")
         self._note_saves()
 
     def _note_saves(self) -> None:
@@ -82,6 +88,12 @@ class Life:
             self.saves.append((begin, len(self.disk.ops), state))
 
         self.folder.save = noted  # type: ignore[method-assign]
+
+    async def start(self, own: str) -> None:
+        """Start the gateway."""
+        await self.commit.start(own)
+        self.incoming.load()
+        self.commit.incoming = self.incoming
 
     def now(self) -> float:
         """Count."""
@@ -102,11 +114,19 @@ class Life:
         if tried:
             self.trials.append((len(self.disk.ops), tried.sha))
 
-    def proven_since(self) -> float | None:
+    def way(self) -> Way:
         """Tell since when the link is."""
         if BAD in self.applied[-1].layers.values() or self.time < self.applied_at + 1:
-            return None
-        return self.applied_at + 1
+            return Way(None, None)
+        return Way(self.applied_at + 1, self.applied_at + 1)
+
+    async def find_way(self) -> None:
+        """Find nothing more."""
+
+    def well_in(self, wanted: Texts) -> tuple[str, ...]:
+        """Name none."""
+        del wanted
+        return ()
 
     def healthy(self) -> tuple[str, ...]:
         """Name none."""
@@ -123,7 +143,7 @@ class Life:
 
     def hear(self, raw: bytes, stream: str = MINE) -> None:
         """Hear a document, and note whether it was believed."""
-        if self.commit.hear(stream, raw) in (Code.OK, Code.BUSY):
+        if self.incoming.hear(stream, raw) in (Code.OK, Code.BUSY):
             self.accepted.append((len(self.disk.ops), raw, stream))
 
     async def run(self, seconds: int) -> None:
@@ -134,7 +154,7 @@ class Life:
 
     async def whole(self) -> None:
         """Live: documents good and bad, one during the trial of another, a root, an edit, a stop in order."""
-        await self.commit.start(OWN)
+        await self.start(OWN)
         await self.run(2)
         self.hear(FIRST)
         await self.run(8)
@@ -145,17 +165,17 @@ class Life:
         self.hear(THIRD)
         self.commit.stop()
         await self.run(20)
-        self.commit.hear_root(ROOTED)
-        self.commit.edited(EDITED)
+        self.incoming.hear_root(ROOTED)
+        await self.commit.edited(EDITED)
         await self.run(70)
         self.hear(FOURTH)
         await self.run(8)
 
     async def comes_up(self) -> None:
         """Start after a cut, and hear what is retained at the broker until all is done."""
-        await self.commit.start(EDITED)
+        await self.start(EDITED)
         await self.run(2)
-        self.commit.hear_root(ROOTED)
+        self.incoming.hear_root(ROOTED)
         self.hear(SECOND)
         for _ in range(2):
             await self.run(20)
@@ -172,7 +192,7 @@ def lived(folder: Path, image: Image | None = None, boot: str = "first") -> Life
     (folder / "trust" / "root.json").write_bytes(root())
     lay(image or {}, folder / "config")
     life = Life(folder, disk, boot)
-    with disk.noting(), mock.patch("structlog.get_logger"), mock.patch("gateway.remote.config_ledger.log"):
+    with disk.noting(), mock.patch("structlog.get_logger"):
         asyncio.run(life.whole() if image is None else life.comes_up())
     return life
 

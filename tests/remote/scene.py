@@ -8,8 +8,9 @@ from typing import Any
 
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.confirmed_commit import ConfirmedCommit
+from gateway.remote.incoming import Incoming
 from gateway.remote.override import Override  # noqa: TC001  # a list is made of it
-from gateway.remote.plant import Unfit
+from gateway.remote.plant import NeedsRestart, Unfit, Way
 from gateway.remote.settings_layers import Configuration, compose
 from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Code, Verdict
@@ -38,8 +39,10 @@ every = 1.0
 
 [[device]]
 id = "tag"
-driver = "ruuvi"
-address = "CB:B8:33:4C:88:4F"
+driver = "modbus"
+port = "a"
+unit = 2
+profile = "eastron-sdm630"
 every = 1.0
 """
 GOOD = "[dataset.air]\npriority = 7\n"
@@ -67,6 +70,7 @@ class Plant:
         clock: seconds since 1970 at time 0; None: not set.
         silent: devices that give nothing whatever they are set to.
         cut: the way to the broker is.
+        deaf: nothing comes back on it.
         link_since: when the way to the broker and back was proven.
         asked_at: when links and devices began anew.
     """
@@ -76,6 +80,7 @@ class Plant:
     clock: float | None = NOW - 1000.0
     silent: set[str] = field(default_factory=set)
     cut: bool = False
+    deaf: bool = False
     told: list[Verdict] = field(default_factory=list)
     applied: list[Configuration] = field(default_factory=list)
     on_apply: Callable[[Configuration], None] = lambda _: None
@@ -97,6 +102,8 @@ class Plant:
         self.on_probe(wanted)
         if "unfit" in broker(wanted):
             raise Unfit("no such host: unfit.example")
+        if self.applied and wanted.settings.root.uplink.prefix != self.applied[-1].settings.root.uplink.prefix:
+            raise NeedsRestart("the prefix needs a restart")
 
     async def apply(self, wanted: Configuration) -> None:
         """Run so; links and devices begin anew."""
@@ -105,13 +112,20 @@ class Plant:
         self.link_since = None
         self.asked_at = self.time
 
-    def proven_since(self) -> float | None:
+    def way(self) -> Way:
         """Tell since when the link is."""
-        return self.link_since
+        return Way(self.link_since, None if self.deaf else self.link_since, "no broker")
 
-    def healthy(self) -> Collection[str]:
+    async def find_way(self) -> None:
+        """Find nothing more."""
+
+    def healthy(self) -> set[str]:
         """Name who gave something of late."""
         return {name for name, at in self.good_at.items() if self.time - at < 5}
+
+    def well_in(self, wanted: Configuration) -> Collection[str]:
+        """Name who did, of those that are to be."""
+        return self.healthy() & wanted.patience_s.keys()
 
     def good_since(self, at: float) -> Collection[str]:
         """Name who gave something since."""
@@ -151,20 +165,21 @@ class Pole:
         self.commit = self._made()
 
     def _made(self) -> ConfirmedCommit[Configuration]:
-        return ConfirmedCommit(
+        commit = ConfirmedCommit(
             self.plant,
             ConfigFolder(self.folder / "config"),
-            TrustChain(self.trust),
             lambda own, documents: compose(self.folder / "pole.toml", own, documents, self.overrides),
-            pole=POLE,
-            agent="1.4.2",
         )
+        self.incoming = Incoming(self.plant, commit.in_force, TrustChain(self.trust), agent="1.4.2")
+        return commit
 
     async def start(self) -> None:
         """Start the gateway, and let it run until all is well."""
         self.commit = self._made()
         self.plant.link_since = None
         await self.commit.start(self.own)
+        self.incoming.load()
+        self.commit.incoming = self.incoming
 
     async def started(self) -> "Pole":
         """Start it, and let all become well."""
@@ -189,7 +204,7 @@ class Pole:
 
     def hear(self, raw: bytes, stream: str = MINE) -> Code:
         """Have the broker send a document."""
-        return self.commit.hear(stream, raw)
+        return self.incoming.hear(stream, raw)
 
     @property
     def codes(self) -> list[Code]:

@@ -66,6 +66,22 @@ def test_an_edit_that_was_not_read_yet_is_told(pole: Path) -> None:
     assert any("pole.toml was edited since" in line for line in shown(pole))
 
 
+def test_a_pole_without_remote_shows_what_is_in_force_and_not_an_edit_that_went_back(tmp_path: Path) -> None:
+    own = LOCAL.replace('[remote]\nenabled = true\ngroups = ["harbour"]\n', f'[remote]\nstate = "{tmp_path}/config"\n')
+    path = tmp_path / "pole.toml"
+    path.write_text(own.replace("broker.example", "nobody.example"))
+
+    async def scene() -> None:
+        living = await Pole(tmp_path, own).started()
+        await living.commit.edited(path.read_text())
+        await living.run(130)
+
+    play(scene())
+    lines = shown(path)
+    assert 'uplink.url = "mqtts://broker.example"' in lines
+    assert lines[0].startswith("# pole.toml as it is now did not come into force: RB_UPSTREAM: ")
+
+
 def test_a_file_without_remote_is_shown_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "pole.toml"
     path.write_text(LOCAL.replace("[remote]\nenabled = true", f'[remote]\nstate = "{tmp_path}/none"'))

@@ -145,7 +145,7 @@ def test_a_stolen_key_that_used_up_the_numbers_is_overcome_by_a_new_epoch(tmp_pa
         await pole.run(30)
         assert pole.priority == 8
         roles = {**ROLES, "pole": {"keys": ["c2", "c3"], "threshold": 1}}
-        assert pole.commit.hear_root(root(version=2, epoch=2, issued=NOW, roles=roles)) is Code.COMMITTED
+        assert pole.incoming.hear_root(root(version=2, epoch=2, issued=NOW, roles=roles)) is Code.COMMITTED
         await pole.start()
         assert pole.priority == 8  # what is in force stays until something else comes
         assert pole.hear(good(seq=HUGE, settings=BETTER, signers=["c2"])) is Code.EPOCH
@@ -168,7 +168,7 @@ def test_a_stolen_key_cannot_move_time_and_a_new_epoch_sets_it_right(tmp_path: P
         assert pole.commit.state.floor == far
         pole.plant.clock = NOW - 1000.0
         assert pole.hear(good(seq=2)) is Code.EXPIRED
-        assert pole.commit.hear_root(root(version=2, epoch=2, issued=NOW)) is Code.COMMITTED
+        assert pole.incoming.hear_root(root(version=2, epoch=2, issued=NOW)) is Code.COMMITTED
         assert pole.hear(good(epoch=2)) is Code.OK
 
     play(scene())
@@ -177,9 +177,9 @@ def test_a_stolen_key_cannot_move_time_and_a_new_epoch_sets_it_right(tmp_path: P
 def test_roots_that_do_not_follow_are_refused(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        assert pole.commit.hear_root(root(["r1"], version=2)) is Code.THRESHOLD
-        assert pole.commit.hear_root(root(version=3)) is Code.STALE
-        assert pole.commit.hear_root(b"[") is Code.PARSE
+        assert pole.incoming.hear_root(root(["r1"], version=2)) is Code.THRESHOLD
+        assert pole.incoming.hear_root(root(version=3)) is Code.STALE
+        assert pole.incoming.hear_root(b"[") is Code.PARSE
         assert pole.commit.state.root == 0
         assert not list((tmp_path / "config").glob("root-*"))
 
@@ -191,7 +191,7 @@ def test_what_waits_was_signed_by_the_keys_of_before(tmp_path: Path) -> None:
         pole = await Pole(tmp_path).started()
         pole.hear(good(settings=BETTER, signers=["c1"]))
         roles = {**ROLES, "pole": {"keys": ["c2"], "threshold": 1}}
-        assert pole.commit.hear_root(root(version=2, roles=roles)) is Code.COMMITTED
+        assert pole.incoming.hear_root(root(version=2, roles=roles)) is Code.COMMITTED
         await pole.run(30)
         assert pole.priority == 5
         assert pole.hear(good(settings=BETTER, signers=["c1"])) is Code.SIG
@@ -207,11 +207,11 @@ def test_a_root_that_is_damaged_on_the_disk_is_not_gone_back_behind(tmp_path: Pa
         pole = await Pole(tmp_path).started()
         roles = {**ROLES, "pole": {"keys": ["c2"], "threshold": 1}}
         second = root(version=2, roles=roles)
-        pole.commit.hear_root(second)
+        pole.incoming.hear_root(second)
         (tmp_path / "config" / "root-000002").write_bytes(b"rot")
         await pole.start()
         assert pole.hear(good(signers=["c1"])) is Code.SIG
-        assert pole.commit.hear_root(second) is Code.COMMITTED
+        assert pole.incoming.hear_root(second) is Code.COMMITTED
         assert pole.hear(good(signers=["c2"])) is Code.OK
 
     play(scene())
@@ -225,7 +225,7 @@ def test_a_root_that_was_cut_off_on_its_way_in_must_come_again(tmp_path: Path) -
         (tmp_path / "config" / "root-000002").write_bytes(second)
         await pole.start()
         assert pole.hear(good(settings=BETTER, signers=["c1"])) is Code.OK
-        assert pole.commit.hear_root(second) is Code.COMMITTED
+        assert pole.incoming.hear_root(second) is Code.COMMITTED
         await pole.run(30)
         assert pole.priority == 5  # what waited came before the new keys
 
@@ -242,7 +242,7 @@ def test_without_a_root_nothing_is_believed_and_the_pole_runs(tmp_path: Path, co
             first.write_bytes(content)
         await pole.started()
         assert pole.hear(good()) is Code.SIG
-        assert pole.commit.hear_root(root(version=2)) is Code.SIG
+        assert pole.incoming.hear_root(root(version=2)) is Code.SIG
         assert pole.priority == 5
 
     play(scene())

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +10,15 @@ import pytest
 from gateway.remote.config_folder import SLOTS, ConfigFolder, NewerState
 from gateway.remote.config_state import LOCAL, Standing, State
 from gateway.remote.verdict import Code
+from tests.remote.disk_fault import Disk, disk
 from tests.remote.operator import NOW, document
 from tests.remote.scene import BAD_BROKER, BETTER, GOOD, MINE, TERMS, Pole, play
+
+__all__ = ["disk"]
 
 
 def wanted(settings: str = GOOD, **changes: Any) -> bytes:  # noqa: ANN401  # any JSON
     return document(settings, **{"trial": TERMS, **changes})
-
-
-class Disk:
-    """Refuses to write, from when on it is told to."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.error = 0
-        write = os.write
-
-        def refusing(file: int, data: bytes) -> int:
-            if self.error:
-                raise OSError(self.error, os.strerror(self.error))
-            return write(file, data)
-
-        monkeypatch.setattr("gateway.remote.config_folder.os.write", refusing)
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return Disk(monkeypatch)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])

@@ -43,7 +43,7 @@ FIRST_BROKER = "mqtts://broker.example"
 @pytest.mark.parametrize(
     ("settings", "code", "text"),
     [
-        (BAD_BROKER, Code.RB_UPSTREAM, "the broker took nothing"),
+        (BAD_BROKER, Code.RB_UPSTREAM, "the uplink did not prove itself since it was applied: no broker"),
         (BAD_BAUD, Code.RB_SENSORS, "from meter"),
     ],
 )
@@ -542,7 +542,7 @@ def test_what_is_required_is_a_number_of_the_same_epoch(tmp_path: Path) -> None:
         pole = await Pole(tmp_path).started()
         pole.hear(wanted(GOOD, stream="fleet", seq=3), "fleet")
         await pole.run(30)
-        assert pole.commit.hear_root(root(version=2, epoch=2)) is Code.COMMITTED
+        assert pole.incoming.hear_root(root(version=2, epoch=2)) is Code.COMMITTED
         pole.hear(wanted(BETTER, epoch=2, requires={"fleet": 3}))
         await pole.run(30)
         assert pole.codes[-1] is Code.DEFERRED_REQUIRES
@@ -617,73 +617,7 @@ def test_three_layers_lie_over_one_another(tmp_path: Path) -> None:
     play(scene())
 
 
-# --- the pole's own file ---
-
-
-def test_an_edit_of_the_pole_s_own_file_takes_the_same_road(tmp_path: Path) -> None:
-    async def scene() -> None:
-        pole = await Pole(tmp_path).started()
-        pole.own = LOCAL + GOOD
-        pole.commit.edited(pole.own)
-        await pole.run(90)
-        assert (pole.codes, pole.priority) == ([Code.COMMITTED], 7)
-        pole.own = LOCAL.replace("broker.example", "nobody.example")
-        await pole.start()  # also where it was edited while the gateway did not run
-        await pole.run(5)
-        assert "nobody" in pole.broker
-        await pole.run(310)
-        assert (pole.codes[1:], pole.broker, pole.priority) == ([Code.RB_UPSTREAM], FIRST_BROKER, 7)
-        await pole.start()
-        assert pole.codes[2:] == [Code.TOMBSTONED]
-        await pole.run(400)
-        assert (pole.broker, pole.priority) == (FIRST_BROKER, 7)
-
-    play(scene())
-
-
-def test_an_edit_with_faults_changes_nothing(tmp_path: Path) -> None:
-    async def scene() -> None:
-        pole = await Pole(tmp_path).started()
-        for broken in ("[pole", LOCAL.replace("every", "evry"), ""):
-            pole.own = broken
-            await pole.start()
-            await pole.run(5)
-            assert pole.broker == FIRST_BROKER
-            assert pole.codes[-1] is Code.SEMANTIC
-        assert "pole.toml" in pole.plant.told[0].text
-        pole.own = LOCAL
-        await pole.start()
-        await pole.run(100)
-        assert len(pole.codes) == 3
-
-    play(scene())
-
-
-def test_an_edit_without_a_broker_before_stands_where_the_sensors_are_well(tmp_path: Path) -> None:
-    async def scene() -> None:
-        pole = Pole(tmp_path)
-        pole.plant.cut = True
-        await pole.started()
-        pole.commit.edited(LOCAL + GOOD)
-        await pole.run(150)
-        assert pole.codes == [Code.COMMITTED]
-
-    play(scene())
-
-
-def test_an_edit_during_a_trial_waits_for_its_end(tmp_path: Path) -> None:
-    async def scene() -> None:
-        pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER))
-        await pole.run(5)
-        pole.own = LOCAL + GOOD
-        pole.commit.edited(pole.own)
-        await pole.run(30)
-        assert ("nobody" in pole.broker, pole.priority) == (True, 5)
-        await pole.run(120)
-        assert (pole.broker, pole.priority) == (FIRST_BROKER, 7)
-
-    play(scene())
+# --- groups and overrides ---
 
 
 def test_a_group_that_is_left_takes_its_document_along(tmp_path: Path) -> None:
@@ -692,7 +626,7 @@ def test_a_group_that_is_left_takes_its_document_along(tmp_path: Path) -> None:
         pole.hear(wanted(GOOD, stream="group/harbour"), "group/harbour")
         await pole.run(30)
         assert pole.priority == 7
-        pole.commit.edited(LOCAL.replace('groups = ["harbour"]', "groups = []"))
+        await pole.commit.edited(LOCAL.replace('groups = ["harbour"]', "groups = []"))
         await pole.run(90)
         assert pole.priority == 5
         assert pole.hear(wanted(GOOD, stream="group/harbour", seq=2), "group/harbour") is Code.STREAM

@@ -223,5 +223,5 @@ def test_a_section_over_a_value_and_a_value_over_a_section() -> None:
 
 
 def test_patience_is_three_intervals_and_never_short() -> None:
-    assert composed({}).patience_s == {"meter": 30.0, "tag": 30.0}
-    assert composed({"fleet": meter(60)}).patience_s == {"meter": 180.0, "tag": 30.0}
+    assert composed({}).patience_s == {"meter": 30.0, "tag": 60.0}
+    assert composed({"fleet": meter(60)}).patience_s == {"meter": 180.0, "tag": 60.0}

@@ -22,7 +22,7 @@ class Mutant(NamedTuple):
     new: str
 
 
-COMMIT = "confirmed_commit.py"
+COMMIT, INCOMING = "confirmed_commit.py", "incoming.py"
 MUTANTS = {
     "no fsync of the file before the rename": Mutant("config_folder.py", "os.fsync(file)", "pass"),
     "no fsync of the folder": Mutant("config_folder.py", "os.fsync(folder)", "pass"),
@@ -47,11 +47,11 @@ MUTANTS = {
     "something newer came meanwhile and its document is gone": Mutant(
         COMMIT, "if self.state.of(stream) != standing:", "if False:"
     ),
-    "no tombstone": Mutant(COMMIT, "waits=False, fate=code, why=text", "waits=False"),
+    "no tombstone": Mutant("config_state.py", "waits=False, fate=code, why=why", "waits=False"),
     "the old is applied before the tombstone": Mutant(
         COMMIT,
-        "        self._end_trial(code, text)\n        await self._reapply()",
-        "        self._ledger.state = self.state.but(trial=None)\n        await self._reapply()\n"
+        "        self._end_trial(code, text)\n        await self._reapply(before)",
+        "        self._ledger.state = self.state.but(trial=None)\n        await self._reapply(before)\n"
         "        self._ledger.load()\n        self._end_trial(code, text)",
     ),
     "the trial ends in one write and its fate in another": Mutant(
@@ -76,15 +76,15 @@ MUTANTS = {
     "a restart begins the window anew": Mutant(COMMIT, "if not same_boot:", "if True:"),
     "a boot keeps the deadline": Mutant(COMMIT, "if not same_boot:", "if False:"),
     "the highest number is not kept": Mutant(
-        COMMIT, "seq, epoch = found.document.seq, found.document.epoch", "seq, epoch = 0, 0"
+        INCOMING, "seq, epoch = found.document.seq, found.document.epoch", "seq, epoch = 0, 0"
     ),
     "the document is written after its number": Mutant(
-        COMMIT,
+        INCOMING,
         "            self._folder.keep(found.payload)\n"
-        "            floor = max(self.state.floor, found.document.issued)\n"
-        "            self._ledger.save(self.state.with_stream(stream, new).but(floor=floor))\n",
-        "            floor = max(self.state.floor, found.document.issued)\n"
-        "            self._ledger.save(self.state.with_stream(stream, new).but(floor=floor))\n"
+        "            floor = max(state.floor, found.document.issued)\n"
+        "            self._ledger.save(state.with_stream(stream, new).but(floor=floor))\n",
+        "            floor = max(state.floor, found.document.issued)\n"
+        "            self._ledger.save(state.with_stream(stream, new).but(floor=floor))\n"
         "            self._folder.keep(found.payload)\n",
     ),
     "signatures are counted": Mutant(
@@ -101,19 +101,21 @@ MUTANTS = {
     ),
     "what was taken back is accepted again": Mutant("admission.py", "if standing.fate:", "if False:"),
     "the clock raises the floor": Mutant(
-        COMMIT, "floor = max(self.state.floor, found.document.issued)", "floor = self._plant.utc() or 0"
+        INCOMING, "floor = max(state.floor, found.document.issued)", "floor = self._plant.utc() or 0"
     ),
-    "the floor is ignored": Mutant(COMMIT, "max(self.state.floor, self._trust.floor)", "0"),
-    "the floor of the root is ignored": Mutant(COMMIT, "max(self.state.floor, self._trust.floor)", "self.state.floor"),
-    "a new epoch does not set the time right": Mutant(COMMIT, "root.issued if is_new_epoch else", ""),
+    "the floor is ignored": Mutant(INCOMING, "max(self._ledger.state.floor, self._trust.floor)", "0"),
+    "the floor of the root is ignored": Mutant(
+        INCOMING, "max(self._ledger.state.floor, self._trust.floor)", "self._ledger.state.floor"
+    ),
+    "a new epoch does not set the time right": Mutant(INCOMING, "root.issued if is_new_epoch else", ""),
     "a clock that is not set is believed": Mutant("admission.py", "if self.clock is None:", "if False:"),
     "signed in the future": Mutant("admission.py", "if found.issued > now.known():", "if False:"),
     "expiry is ignored": Mutant("document.py", "if now >= self.expires:", "if False:"),
     "not_before is ignored": Mutant("document.py", "if now < self.not_before:", "if False:"),
     "true is a number": Mutant(
         "document.py",
-        "class _Signed(BaseModel):\n    model_config = ConfigDict(frozen=True, strict=True,",
-        "class _Signed(BaseModel):\n    model_config = ConfigDict(frozen=True, strict=False,",
+        "model_config = ConfigDict(frozen=True, strict=True, extra",
+        "model_config = ConfigDict(frozen=True, strict=False, extra",
     ),
     "the stream is not bound to the topic": Mutant("admission.py", "if found.stream != stream:", "if False:"),
     "the epoch is ignored": Mutant("admission.py", "if epoch != root.epoch:", "if False:"),
@@ -126,18 +128,14 @@ MUTANTS = {
     "a clean-up takes what the other slot needs": Mutant(
         "config_folder.py", "for state in self._slots.values() for", "for state in [*self._slots.values()][:1] for"
     ),
-    "the hold is not begun anew by a link that is": Mutant(
-        COMMIT, "max(well_since, self._plant.proven_since() or 0.0)", "well_since"
-    ),
-    "what was proven before counts": Mutant("gates.py", "proven is None or proven <= applied_at", "proven is None"),
+    "the hold is not begun anew by a link that is": Mutant(COMMIT, "max(well_since, seen.since)", "well_since"),
+    "what was proven before counts": Mutant("gates.py", "way.back is not None and way.back > applied_at", "True"),
     "silent devices do not count": Mutant(
         "gates.py", "set(trial.sensors) - set(plant.good_since(applied_at))", "set()"
     ),
-    "devices that were dead count": Mutant(
-        COMMIT, "sorted(set(self._plant.healthy()) & set(wanted.patience_s))", "sorted(wanted.patience_s)"
-    ),
+    "devices that were dead count": Mutant("gates.py", "sorted(plant.well_in(wanted))", "sorted(wanted.patience_s)"),
     "it is tried before it is known what is well": Mutant(
-        COMMIT, "elif self._is_applied and self._has_settled():", "else:"
+        COMMIT, "and self._something_waits() and self._has_settled()", "and self._something_waits()"
     ),
     "what tells nothing is tried for ever": Mutant(COMMIT, "standing.tries + 1 < MOST_TRIES", "True"),
     "nobody needs to confirm": Mutant(COMMIT, "elif trial.by_server and not trial.confirmed:", "elif False:"),
@@ -158,7 +156,7 @@ MUTANTS = {
     "a root may skip a version": Mutant("trust_root.py", "if new.version != root.version + 1:", "if False:"),
     "a root may lower the epoch": Mutant("trust_root.py", "if new.epoch < root.epoch:", "if False:"),
     "what waits outlives the keys that signed it": Mutant(
-        COMMIT, "waits=each.waits and name == LOCAL", "waits=each.waits"
+        INCOMING, "waits=each.waits and name == LOCAL", "waits=each.waits"
     ),
     "a root that is damaged is gone back behind": Mutant(
         "trust_chain.py", "if self._last.version < self._least:", "if False:"
@@ -166,7 +164,7 @@ MUTANTS = {
     "a root that did not come into force is": Mutant(
         "trust_chain.py", "self._last.version < least and (raw", "True and (raw"
     ),
-    "any stream is taken": Mutant(COMMIT, "if stream not in self.running.streams:", "if False:"),
+    "any stream is taken": Mutant(INCOMING, "if stream not in self._in_force.running.streams:", "if False:"),
     "keys of the pole may be set from remote": Mutant("layers.py", "if is_of_the_pole(key):", "if False:"),
     "files may be named from remote": Mutant("layers.py", "key[-1] in SECRETS and", "False and"),
     "TLS may be taken away from remote": Mutant("layers.py", 'elif key == ("uplink", "url") and', "elif False and"),
@@ -178,6 +176,68 @@ MUTANTS = {
     "NaN is read": Mutant("strict_json.py", ", parse_constant=_no_number", ""),
     "depth is not looked at": Mutant("strict_json.py", "if depth > MOST_DEPTH:", "if False:"),
     "size is not looked at": Mutant("strict_json.py", "if len(raw) > LARGEST_BYTES:", "if False:"),
+    "an acknowledgement is enough where it came back before": Mutant(
+        "gates.py", "gates.downlink if trial.upstream else gates.upstream", "gates.upstream"
+    ),
+    "not even an acknowledgement is asked for": Mutant(
+        "gates.py", "if (trial.upstream or trial.one_way) and not", "if trial.upstream and not"
+    ),
+    "an acknowledgement from before counts": Mutant(
+        "gates.py", "way.taken is not None and way.taken > applied_at", "True"
+    ),
+    "what came while the old was being ended counts": Mutant(
+        "in_force.py", "self.applied_at = self._plant.now()  # what", "pass  # what"
+    ),
+    "an edit that was refused is not looked at again": Mutant(
+        "in_force.py", "(standing.fate and standing.fate < Code.APPLY)", "False"
+    ),
+    "an edit that was rolled back is tried again": Mutant(
+        "in_force.py", "standing.fate < Code.APPLY)", "standing.fate > Code.OK)"
+    ),
+    "what runs is what the file says though it was never kept": Mutant(
+        "in_force.py", "active = self.folder.keep(self._own.encode())", "active = sha"
+    ),
+    "a profile that was tried stays": Mutant(
+        "in_force.py", "before if before is not None and is_tried else wanted", "wanted"
+    ),
+    "a profile is never looked at again": Mutant("in_force.py", "waits=again", "waits=False"),
+    "an edit during the trial of one waits": Mutant(COMMIT, "own.sha != trial.sha and not own.fate", "False"),
+    "a faulty edit ends the trial of one": Mutant(
+        COMMIT, "own.sha != trial.sha and not own.fate", "own.sha != trial.sha"
+    ),
+    "an edit starts the gateway anew while it runs": Mutant(
+        COMMIT, "if stream != LOCAL or not self._may_restart:", "if stream != LOCAL:"
+    ),
+    "a document starts the gateway anew": Mutant(
+        COMMIT, "if stream != LOCAL or not self._may_restart:", "if not self._may_restart:"
+    ),
+    "what needs a restart never comes into force": Mutant(
+        COMMIT, "if stream != LOCAL or not self._may_restart:", "if True:"
+    ),
+    "an older polegate cannot read the state": Mutant(
+        "config_folder.py", "state.model_dump(exclude_defaults=True)", "state.model_dump()"
+    ),
+    "the way is proven while nobody asks": Mutant("prove_way.py", "await self._asked.wait()", "pass"),
+    "a link to another broker than the one that is tried proves it": Mutant(
+        "prove_way.py", "self._link.ended.done() or self._uplink.astray:", "self._link.ended.done():"
+    ),
+    "what was proven before a change is proven": Mutant("change.py", "self._prover.renew()", "pass"),
+    "where no document can come is a way back": Mutant(
+        "change.py", "if self._remote and self._remote.refused else way", "if False else way"
+    ),
+    "going back needs what a trial needs": Mutant(
+        "change.py",
+        "if trial is None:\n            return NOTHING",
+        "if trial is None:\n            return Echo(True, True)",
+    ),
+    "an alarm is ended by another stream": Mutant(
+        "change.py", "return bad[-1] if bad else self._last", "return self._last"
+    ),
+    "what was rolled back is forgotten by a restart": Mutant(
+        "change.py", "if each.fate and each.fate.result:", "if False:"
+    ),
+    "a renamed device is not waited for": Mutant("change.py", "names.get(name, name) for name in", "name for name in"),
+    "a trial is reported each second": Mutant("remote.py", "report.trial and _but_left(report.trial)", "report.trial"),
 }
 
 

@@ -2,20 +2,25 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.jobs.report import echo
 from gateway.link.mqtt_link import Broker, Link, Message, Version
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import digest
 from gateway.remote.envelope import read
-from gateway.remote.remote import Remote, Way
+from gateway.remote.incoming import Incoming
+from gateway.remote.plant import Way
+from gateway.remote.prove_way import ProveWay
+from gateway.remote.remote import Remote
 from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Verdict
 from hil.broker import mosquitto
@@ -30,28 +35,16 @@ FASTER = 20.0  # than time, so that a window is over in a second
 NO_WAY_BACK = "user operator\ntopic readwrite #\npattern write pole/1/%u/#\n"
 
 
-class NotedWay(Way):
-    """Keeps what it is told."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        super().__init__(now)
-        self.notes: list[dict[str, bool]] = []
-
-    def note(self, **what: bool) -> None:
-        """Keep it."""
-        self.notes.append(what)
-        super().note(**what)
-
-
 class Plant:
     """A pole without devices, whose time runs fast."""
 
     boot = "boot"
     commit: ConfirmedCommit[Texts]
+    incoming: Incoming[Texts]
+    prover: ProveWay
+    remote: Remote[Texts]
 
     def __init__(self) -> None:
-        self.way = NotedWay(self.now)
-        self.notes = self.way.notes
         self.told: list[Verdict] = []
         self.applied: list[Texts] = []
 
@@ -69,11 +62,22 @@ class Plant:
     async def apply(self, wanted: Texts) -> None:
         """Run so."""
         self.applied.append(wanted)
-        self.way.renew()
+        if len(self.applied) > 1:
+            self.prover.renew()
+            self.remote.renew()
 
-    def proven_since(self) -> float | None:
-        """Ask the way."""
-        return self.way.since
+    def way(self) -> Way:
+        """Ask who proves it."""
+        return self.prover.way()
+
+    async def find_way(self) -> None:
+        """Ask who proves it."""
+        await self.prover.find()
+
+    def well_in(self, wanted: Texts) -> tuple[str, ...]:
+        """Name none."""
+        del wanted
+        return ()
 
     def healthy(self) -> tuple[str, ...]:
         """Name none."""
@@ -161,24 +165,33 @@ async def pole(broker: Broker, folder: Path) -> AsyncIterator[Plant]:
     (folder / "trust").mkdir(exist_ok=True)
     (folder / "trust" / "root.json").write_bytes(root())
     plant = Plant()
-    commit = ConfirmedCommit(
-        plant, ConfigFolder(folder / "config"), TrustChain(folder / "trust"), composed, pole=POLE, agent="1"
-    )
-    plant.commit = commit
+    plant.commit = commit = ConfirmedCommit(plant, ConfigFolder(folder / "config"), composed)
     await commit.start("own")
+    commit.incoming = plant.incoming = Incoming(plant, commit.in_force, TrustChain(folder / "trust"), agent="1")
+    plant.incoming.load()
     async with uplink_to(broker) as uplink:
-        job = asyncio.create_task(Remote(uplink, commit, plant.way, topic=TOPIC, overrides=tuple).run())
+        plant.prover = ProveWay(uplink, lambda link: echo(link, f"{TOPIC}/state", b"{}"), plant.now)
+        plant.remote = Remote(uplink, commit, plant.incoming, topic=TOPIC)
+        jobs = [asyncio.create_task(job) for job in (plant.prover.run(), plant.remote.run(), drive(commit))]
         try:
             yield plant
         finally:
-            job.cancel()
-            await asyncio.wait([job])
+            for job in jobs:
+                job.cancel()
+            await asyncio.wait(jobs)
+
+
+async def drive(commit: ConfirmedCommit[Texts]) -> None:
+    while True:
+        await commit.tick()
+        await asyncio.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look more often than once a second."""
     monkeypatch.setattr("gateway.remote.remote.TICK_S", 0.02)
+    monkeypatch.setattr("gateway.remote.prove_way.PAUSE_S", 0.02)
 
 
 def test_a_retained_document_is_tried_and_reported(tmp_path: Path, broker: Broker) -> None:
@@ -200,27 +213,62 @@ def test_a_retained_document_is_tried_and_reported(tmp_path: Path, broker: Broke
 def test_a_link_that_stays_is_proven_anew_after_a_change(tmp_path: Path, broker: Broker) -> None:
     async def scene() -> None:
         async with operating(broker) as operator, pole(broker, tmp_path) as plant:
-            await until(lambda: plant.way.since is not None)
-            before = plant.way.since
+            await until(lambda: plant.way().back is not None)
+            before = plant.way().back
             assert before
             await operator.publish(DESIRED, document("new", trial=TERMS))
             await operator.hears("COMMITTED")
-            assert plant.way.since
-            assert plant.way.since > before
+            back = plant.way().back
+            assert back
+            assert back > before
 
     play(scene)
 
 
 @pytest.mark.parametrize("broker", [NO_WAY_BACK], indirect=True)
-def test_a_broker_that_gives_nothing_back_proves_nothing(tmp_path: Path, broker: Broker) -> None:
+def test_a_broker_that_gives_nothing_back_proves_nothing(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.jobs.report.ECHO_S", 0.5)
+
     async def scene() -> None:
         async with operating(broker) as operator, pole(broker, tmp_path) as plant:
             await until(lambda: bool(operator.reports))
-            plant.commit.hear("elsewhere", b"")  # there is something new to report
+            await plant.find_way()
+            taken, back, why = plant.way()
+            assert (taken is None, back) == (False, None)
+            assert "it did not come back" in why
+
+    play(scene)
+
+
+def test_nothing_is_sent_to_prove_the_way_while_nobody_asks(tmp_path: Path, broker: Broker) -> None:
+    async def scene() -> None:
+        async with operating(broker) as operator, pole(broker, tmp_path) as plant:
+            await until(lambda: bool(operator.reports))
+            plant.incoming.hear("elsewhere", b"")
             await operator.hears("STREAM")
-            await until(lambda: plant.notes.count({"taken": True}) > 1)  # what comes back would have come before that
-            assert {"back": True} not in plant.notes
-            assert plant.way.since is None
+            asked = operator.link.hear(f"{TOPIC}/state")
+            came = asyncio.ensure_future(anext(asked))
+            await operator.publish(DESIRED, document("new", trial=TERMS))
+            assert (await came).payload == b"{}"
+            assert not (await came).retain  # else it was there before
+
+    play(scene)
+
+
+def test_a_trial_is_reported_with_its_gates_and_not_again_because_time_passes(tmp_path: Path, broker: Broker) -> None:
+    async def scene() -> None:
+        async with operating(broker) as operator, pole(broker, tmp_path) as plant:
+            await operator.publish(DESIRED, document("new", trial={**TERMS, "window_s": 2000, "confirm": "server"}))
+            proven = {"upstream": True, "downlink": True, "sensors": []}
+            await until(lambda: any(report.get("trial", {}).get("gates") == proven for report in operator.reports))
+            begun = plant.now()
+            await until(lambda: plant.now() > begun + 10)
+            trials = [report["trial"] for report in operator.reports if "trial" in report]
+            assert 1900 < trials[-1]["left_s"] <= 2000
+            news = [{key: value for key, value in trial.items() if key != "left_s"} for trial in trials]
+            assert all(before != after for before, after in itertools.pairwise(news))
 
     play(scene)
 

@@ -269,8 +269,10 @@ def test_a_credential_that_is_missing_is_told_and_one_that_is_there_opens_the_br
         tls = 'ca_file = "/etc/polegate/ca.pem"\ncert_file = "/etc/polegate/pole.pem"\nkey_file = "credential:mqtt-key"'
         plain = f'url = "mqtt://127.0.0.1:{around.broker.port}"'
         text = around.configuration.replace(plain, f'url = "mqtts://127.0.0.1:{strict.port}"\n{tls}')
+        machine.run("systemctl", "stop", "polegate")
         machine.write("/etc/polegate/pole.toml", text)
-        machine.run("systemctl", "restart", "polegate")
+        machine.run("rm", "-r", "/var/lib/polegate/config")  # as on a new pole: it is taken without a trial
+        machine.run("systemctl", "start", "polegate")
         assert status(machine) == "running"
         machine.wait(lambda: 'file of the credential \\"mqtt-key\\" is not there' in machine.log(), LIMIT_S, "not told")
         machine.write("/etc/polegate/pole.key", own.key.read_text())
