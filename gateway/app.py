@@ -144,7 +144,7 @@ class Pole:
         self._topic = topic
         self._catalogue = Catalogue(
             root.pole.id,
-            settings.devices,
+            shares.sources(settings),
             shares.licences(settings),
             site=shares.site(settings),
             prefix=root.uplink.prefix,
@@ -183,7 +183,7 @@ class Pole:
         )
         buffer.before_commit = self._seal_for_commit
         if air is not None:
-            air.lead(self, self._uplink, self._health, topic)
+            air.lead(self, self._uplink, self._health, topic, keep=self._accept)
         self._radio_progress: Callable[[], list[Watched]] = list
 
     async def go_on(self) -> None:
@@ -227,7 +227,7 @@ class Pole:
         self.packer.seal_those(shares.touched(old, new))  # while the catalogue still knows what they hold
         self._names = shares.renamed(old, new)
         self._settings = new
-        self._catalogue.change(new.devices, shares.licences(new), shares.site(new))
+        self._catalogue.change(shares.sources(new), shares.licences(new), shares.site(new))
         self._buffer.change(shares.terms(new))
         self._take_health()
         self._gave = self._good()

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import statistics
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -112,6 +112,15 @@ async def _operated(folder: Path) -> AsyncIterator[tuple[Bench, Operator]]:
             operator.close()
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something outside this process."""
+    async with asyncio.timeout(COME_S):
+        while True:
+            if await asyncio.to_thread(true):
+                return
+            await asyncio.sleep(0.02)
+
+
 def every(b: Bench, device: str) -> float:
     """Return the median of the seconds between the last readings of a device."""
     times = sorted(record.time for record in b.heard.records if record.name == f"{POLE}/{device}/voltage_l1")[-9:]
@@ -159,6 +168,38 @@ def test_a_file_that_cannot_be_read_when_it_is_asked_for_changes_nothing(tmp_pat
             await b.wait(len(b.heard.packs[DATASET]) + 10)
             assert b.daemon.running
             assert "cannot be read; what is in force goes on" in b.daemon.output()
+
+    asyncio.run(main())
+
+
+def transitions(b: Bench) -> list[tuple[Any, ...]]:
+    """Return what became of documents, in order of time: stream, number and verdict."""
+    rows: dict[float, dict[str, Any]] = {}
+    for record in b.heard.records:
+        if record.name.startswith(f"{POLE}/_configuration/"):
+            rows.setdefault(record.time, {})[record.name.rsplit("/", 1)[1]] = record.value
+    return [(row["stream"], row["seq"], row["verdict"]) for _, row in sorted(rows.items())]
+
+
+def test_what_became_of_a_change_while_the_broker_was_away_comes_afterwards_once_and_in_order(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path) as (b, operator):
+            mine = f"pole/{POLE}"
+            operator.send(1, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
+            await until(lambda: any("trial" in report for report in operator.reports))
+            await until(lambda: transitions(b) == [(mine, 1, "OK")])
+            b.relay.cut()
+            for _ in range(3):  # twice in the trial, and once when it was just taken back
+                b.daemon.kill()
+                b.daemon.start()
+                await until(lambda: b.daemon.status() is not None)
+            assert transitions(b) == [(mine, 1, "OK")]
+            b.relay.restore()
+            # The broker has the document still, and gives it again on the new link
+            await until(lambda: (mine, 0, "TOMBSTONED") in transitions(b) and not b.heard.holes())
+            assert transitions(b) == [(mine, 1, "OK"), (mine, 1, "RB_CRASHLOOP"), (mine, 0, "TOMBSTONED")]
+            described = {each["polegate:name"] for each in b.heard.catalogues["configuration"]["properties"].values()}
+            assert described == {record.name for record in b.heard.records if "/_configuration/" in record.name}
 
     asyncio.run(main())
 

@@ -8,7 +8,7 @@ being tried beside the old link, nothing is.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -27,11 +27,14 @@ from gateway.remote.remote import Remote, Way
 from gateway.remote.settings_layers import Configuration, compose
 from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Code, Verdict
+from gateway.words import transition
 from gateway.words.health import DeviceHealth
+from gateway.words.reading import Reading
 from gateway.words.standing import NOTHING, Changeable, Echo, Standing
 from gateway.words.standing import Verdict as Outcome
 
 NS = 1_000_000_000
+NS_PER_MS = 1_000_000  # packs tell times to the millisecond
 
 log = structlog.get_logger()
 
@@ -64,6 +67,9 @@ class OverTheAir:
         self._pole: Changeable[Settings] | None = None
         self._uplink: Uplink
         self._health: Mapping[str, DeviceHealth] = {}
+        self._told_at = 0
+        self._early: list[Reading] = []  # what was told before there was a pole to keep it
+        self._keep: Callable[[Reading], None] = self._early.append
         self.boot = clock.boot
         self._commit = ConfirmedCommit(
             self, self._folder, TrustChain(remote.trust), self._compose, pole=settings.root.pole.id, agent=VERSION
@@ -79,7 +85,15 @@ class OverTheAir:
         await self._commit.start(self._path.read_text())
         return self._settings
 
-    def lead(self, pole: Changeable[Settings], uplink: Uplink, health: Mapping[str, DeviceHealth], topic: str) -> None:
+    def lead(
+        self,
+        pole: Changeable[Settings],
+        uplink: Uplink,
+        health: Mapping[str, DeviceHealth],
+        topic: str,
+        *,
+        keep: Callable[[Reading], None],
+    ) -> None:
         """Change this pole from now on.
 
         Args:
@@ -87,12 +101,16 @@ class OverTheAir:
             uplink: its way to the broker.
             health: of each of its devices.
             topic: what its topics begin with.
+            keep: takes what became of documents, once the pole runs.
         """
-        self._pole, self._uplink, self._health = pole, uplink, health
+        self._pole, self._uplink, self._health, self._take = pole, uplink, health, keep
         self._remote = Remote(uplink, self._commit, self._way, topic=topic, overrides=self._overrides)
 
     async def run(self, asked: asyncio.Event) -> None:
         """Hear documents, and take the pole's own file whenever it is asked for."""
+        self._keep = self._take
+        for reading in self._early:
+            self._keep(reading)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._remote.run())
@@ -159,9 +177,21 @@ class OverTheAir:
         )
 
     def tell(self, verdict: Verdict) -> None:
-        """Log what became of a document; the report says it upstream."""
+        """Log what became of a document, and tell it upstream: the report the last, and a dataset all of it."""
         told = log.info if verdict.code < Code.TOO_BIG else log.warning
         told(verdict.text, configuration=verdict.stream, seq=verdict.seq, verdict=verdict.code.name)
+        self._told_at = max(self._clock.now(), self._told_at + NS_PER_MS)
+        self._keep(
+            transition.reading(
+                self._told_at,
+                stream=verdict.stream,
+                seq=verdict.seq,
+                sha=verdict.sha,
+                code=verdict.code.value,
+                verdict=verdict.code.name,
+                text=verdict.text,
+            )
+        )
 
     def _compose(self, own: str, documents: Mapping[str, Document]) -> Configuration:
         return compose(self._path, own, documents, self._overrides())
