@@ -21,6 +21,7 @@ from gateway.link.uplink import Uplink
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import Document
+from gateway.remote.in_force import live
 from gateway.remote.override import Override
 from gateway.remote.plant import Unfit
 from gateway.remote.remote import Remote, Way
@@ -202,10 +203,3 @@ class OverTheAir:
         except ValueError as error:
             log.warning(str(error))
             return []
-
-
-def live(folder: ConfigFolder, clock: Clock) -> list[Override]:
-    """Return the overrides that have not ended. Raises ValueError where their file is damaged."""
-    boottime = clock.now() / NS
-    utc = boottime + clock.utc_offset() / NS
-    return [each for each in folder.overrides() if not each.is_over(clock.boot, boottime, utc)]
