@@ -21,7 +21,7 @@ from gateway.config.settings import DatasetSettings, Settings
 from gateway.config.settings_file import load
 from gateway.host import status_socket
 from gateway.host.clock import Clock
-from gateway.host.notify import notify, watchdog_s
+from gateway.host.notify import notify, runtime_folder, watchdog_s
 from gateway.host.trial_file import TrialFile
 from gateway.jobs.forward import Forward
 from gateway.jobs.keep_time import keep_time
@@ -45,6 +45,7 @@ from gateway.store.journal import Journal
 from gateway.store.pack_sql import SqlError
 from gateway.words.catalogue import Catalogue
 from gateway.words.health import DeviceHealth
+from gateway.words.messages import Details
 from gateway.words.reading import Pack, Reading
 from gateway.words.standing import Echo
 from gateway.words.timeline import Timeline
@@ -141,6 +142,7 @@ class Pole:
             backfill=self._backfill,
         )
         self._replay = Replay(buffer, self._uplink, topic=topic, send=self._forward.send_once)
+        self._air = air
         self._topic = topic
         self._catalogue = Catalogue(
             root.pole.id,
@@ -157,6 +159,7 @@ class Pole:
             health=self._health,
             refused=self._refused,
             standing=self._changes.standing,
+            details=self._details,
         )
         self._signs = Signs(
             clock,
@@ -303,6 +306,12 @@ class Pole:
     def _progress(self) -> list[Watched]:
         return progress_of(self._settings.devices, self._health, self._buffer, self._uplink, self._crew.radio)
 
+    def _details(self) -> Details:
+        air = self._air
+        return Details(
+            signs=self._signs.told(), reported=air.reported() if air else None, drift=air.drift() if air else []
+        )
+
     def _refused(self) -> dict[str, str]:
         return {dataset: refusal.text for dataset, refusal in self._forward.refused.items()}
 
@@ -340,12 +349,6 @@ class Pole:
         except (TimeoutError, UplinkDown, Refused) as error:
             log.warning("could not tell the broker that the gateway stops", why=str(error))
         await self._uplink.close()
-
-
-def runtime_folder() -> Path | None:
-    """Return the folder that systemd gives to this service alone, in RAM; None where there is none."""
-    folder = os.environ.get("RUNTIME_DIRECTORY")
-    return Path(folder.split(":")[0]) if folder else None
 
 
 async def _in_force(path: Path, settings: Settings, clock: Clock) -> "tuple[Settings, OverTheAir | None]":

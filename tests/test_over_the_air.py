@@ -133,6 +133,11 @@ def test_a_signed_document_changes_one_device_and_nothing_else(tmp_path: Path) -
             operator.send(1, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
             report = await operator.hears("COMMITTED", 1)
             assert report["streams"][f"pole/{POLE}"]["active_seq"] == 1
+            with mock.patch.dict(os.environ, RUNTIME_DIRECTORY=str(b.daemon.runtime)):
+                asked = await asyncio.to_thread(call, "doctor", "--config", str(b.daemon.config))
+            assert asked.code == 0
+            assert f"ok    configuration: pole/{POLE} seq 1 is in force\n" in asked.out
+            assert f'[[device]] "meter-1": "every" is SHADOWED: pole/{POLE} seq 1 sets 0.4; to keep yours' in asked.out
             packs = len(b.heard.packs[DATASET])
             await b.wait(packs + 20)
             assert every(b, "meter-1") == pytest.approx(0.4, abs=0.1)

@@ -11,6 +11,7 @@ from gateway.remote import drift
 from gateway.remote.in_force import NotReadable, in_force
 
 EX_CONFIG = 78  # sysexits.h
+END_OVERRIDE = "polegate override end KEY --config FILE"
 FILE = click.Path(path_type=Path, readable=False)  # what cannot be read is our fault to tell, not one of the command
 
 
@@ -37,10 +38,11 @@ def command(path: Path) -> int:
 def _without_effect(path: Path) -> list[Fault]:
     """Find what is written in vain, with the file as it is now. Raises SettingsError."""
     try:
-        _, _, found, overrides = in_force(path, edited=True)
+        found, overrides = in_force(path, edited=True)[2:]
     except NotReadable as error:
         return [Fault(str(path), 0, f"was checked alone, without what lies over it: {error}")]
-    return drift.told(found, overrides)
+    left_out = f"the overrides are left out, since they do not fit any more: {found.trouble}; {END_OVERRIDE}"
+    return [*drift.told(found, overrides), *([Fault(str(path), 0, left_out)] if found.trouble else [])]
 
 
 def report(faults: Sequence[Fault], kind: str = "") -> int:

@@ -19,11 +19,7 @@ def told(found: Configuration, overrides: Sequence[Override]) -> list[Fault]:
         found: what is in force.
         overrides: those of which it is made.
     """
-    faults = [_told(found, each, overrides) for each in found.merged.drift]
-    if found.trouble:
-        text = f"the overrides are left out, since they do not fit any more: {found.trouble}; polegate override end KEY"
-        faults.append(Fault(found.merged.name, 0, text))
-    return sorted(faults)
+    return sorted(_told(found, each, overrides) for each in found.merged.drift)
 
 
 def _told(found: Configuration, drift: Drift, overrides: Sequence[Override]) -> Fault:

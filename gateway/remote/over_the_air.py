@@ -18,6 +18,7 @@ from gateway.config.settings import Settings
 from gateway.host.clock import Clock
 from gateway.jobs.pole_state import VERSION
 from gateway.link.uplink import Uplink
+from gateway.remote import drift
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import Document
@@ -30,6 +31,7 @@ from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Code, Verdict
 from gateway.words import transition
 from gateway.words.health import DeviceHealth
+from gateway.words.messages import Reported
 from gateway.words.reading import Reading
 from gateway.words.standing import NOTHING, Changeable, Echo, Standing
 from gateway.words.standing import Verdict as Outcome
@@ -135,6 +137,14 @@ class OverTheAir:
         trial = self._commit.state.trial
         left = None if trial is None else max(0.0, trial.started + trial.window_s - self.now())
         return Standing(shares.digest(self._settings), self._since, left)
+
+    def reported(self) -> Reported:
+        """Tell which configuration is in force, and why."""
+        return self._remote.reported()
+
+    def drift(self) -> list[str]:
+        """Tell what of the pole's own file has no effect."""
+        return [str(fault) for fault in drift.told(self._commit.running, self._overrides())]
 
     def now(self) -> float:
         """Return seconds since the boot of the machine."""
