@@ -19,7 +19,7 @@ from gateway.words.messages import Status
 
 EX_UNAVAILABLE = 69  # sysexits.h
 CONFIGURATION = Path("/etc/polegate/pole.toml")
-START = "sudo systemctl start polegate; systemctl status polegate says what it waits for."
+START = "A new file is taken within seconds. Else: systemctl status polegate; sudo systemctl start polegate."
 MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 
 
