@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +34,7 @@ from gateway.words.messages import (
 from tests.bench_pole import Bench, bench
 from tests.cli_scene import Ran, call
 from tests.contract import some_state
+from tests.test_settings_unreadable import WITHOUT_RIGHTS
 
 WELL, WRONG, EX_UNAVAILABLE, EX_CONFIG = 0, 1, 69, 78
 LEAST = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://broker"\n'
@@ -167,6 +170,17 @@ def test_a_file_with_faults_is_why_no_gateway_runs(runtime: Path, file: Path) ->
     assert ran.code == EX_CONFIG
     assert f'WRONG file: {file}:2: [pole]: "di" is not a known key' in ran.out
     assert "WRONG gateway: none runs here" in ran.out
+
+
+def test_what_only_this_user_may_not_do_is_no_fault_of_the_file(runtime: Path, file: Path) -> None:
+    del runtime
+    file.chmod(0)
+    command = [sys.executable, "-m", "gateway", "doctor", "--config", str(file)]
+    if os.geteuid() == 0:
+        command = ["setpriv", *WITHOUT_RIGHTS, *command]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own
+    assert ran.returncode == EX_UNAVAILABLE
+    assert ran.stdout.startswith(f"note  file: {file}: may not be read by user ")
 
 
 def test_the_service_lets_its_group_ask(tmp_path: Path) -> None:

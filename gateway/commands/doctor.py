@@ -36,7 +36,7 @@ def command(path: Path, *, as_json: bool) -> int:
     Exit code 0: there is nothing to do. 1: something is wrong. 69: no gateway answers. 78: FILE has faults.
     """
     settings, findings = _of_file(path)
-    code = 0 if settings else EX_CONFIG
+    code = EX_CONFIG if any(finding.level == "wrong" for finding in findings) else 0
     told: object = None
     try:
         told = status_socket.ask(runtime_folder() or status_socket.SERVICE)
@@ -56,7 +56,7 @@ def _of_file(path: Path) -> tuple[Settings | None, list[Finding]]:
     try:
         settings = load(path)
     except SettingsError as error:
-        return None, [Finding("wrong", "file", str(fault)) for fault in error.faults]
+        return None, [Finding("note" if fault.of_user else "wrong", "file", str(fault)) for fault in error.faults]
     warnings = [Finding("note", "file", str(warning)) for warning in settings.warnings]
     return settings, [Finding("ok", "file", f"{path} has no fault"), *warnings]
 

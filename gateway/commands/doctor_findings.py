@@ -46,7 +46,7 @@ def of_gateway(status: Status, path: Path, settings: Settings | None) -> Iterato
     Args:
         status: what it answers.
         path: the configuration file.
-        settings: what that says; None: it has faults.
+        settings: what that says; None: it has faults, or this user may not read it.
     """
     yield Finding("ok", "gateway", f"polegate {status.version} runs for {_span(status.uptime)}")
     yield from _of_configuration(status, path, settings)
@@ -71,7 +71,7 @@ def _of_configuration(status: Status, path: Path, settings: Settings | None) -> 
         yield from _of_documents(details.reported)
     for line in details.drift:
         yield Finding("note", "configuration", line)
-    if settings is not None and _is_edited(status, path, settings):
+    if settings and _is_edited(status, path, settings):
         yield Finding("wrong", "configuration", f"{path} was edited since the gateway read it", RELOAD)
 
 
