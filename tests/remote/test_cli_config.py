@@ -1,11 +1,9 @@
 """``polegate config show``, ``check`` and ``polegate override`` on the state that a pole has."""
 
-import contextlib
 import datetime as dt
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from gateway.remote.override import Override
 from tests.cli_scene import Ran, call
 from tests.remote.operator import document
 from tests.remote.scene import BAD_BROKER, GOOD, LOCAL, TERMS, Pole, play
+from tests.test_settings_unreadable import WITHOUT_RIGHTS
 
 EX_USAGE, EX_CANTCREAT, EX_CONFIG = 64, 73, 78
 METER = '[[device]]\nid = "meter"\nevery = 2.0\n'
@@ -219,35 +218,26 @@ def test_overrides_that_do_not_fit_any_more_are_told_by_check(pole: Path) -> Non
     assert told.startswith("pole.toml: the overrides are left out, since they do not fit any more: override: device.me")
 
 
-@contextlib.contextmanager
-def another_user(folder: Path) -> Iterator[None]:
-    """Be somebody who may not read the folder."""
+def without_rights(*arguments: str) -> Ran:
+    """Run a command as somebody who may read only what its mode lets him, which even root then is."""
+    command = [sys.executable, "-m", "gateway", *arguments]
     if os.geteuid() == 0:
-        os.chown(folder, 1234, 1234)
-        os.seteuid(65534)
-    else:
-        folder.chmod(0)
-    try:
-        yield
-    finally:
-        if os.getuid() == 0:
-            os.seteuid(0)
-        folder.chmod(0o700)
+        command = ["setpriv", *WITHOUT_RIGHTS, *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def test_who_may_not_read_the_state_is_told_so_and_the_file_is_checked_alone(pole: Path) -> None:
-    site = Path(tempfile.mkdtemp())  # pytest's folders are closed to other users
+    state = pole.parent / "config"
+    state.chmod(0)
     try:
-        site.chmod(0o755)
-        (pole.parent / "config").rename(site / "config")
-        path = site / "pole.toml"
-        path.write_text(pole.read_text().replace(f"{pole.parent}/config", f"{site}/config"))
-        with another_user(site / "config"):
-            alone = checked(path)
-            shown_to_him = call("config", "show", str(path))
-        assert len(checked(path)) == 2
+        code, _, err = without_rights("check", str(pole))
+        shown_to_him = without_rights("config", "show", str(pole))
     finally:
-        shutil.rmtree(site)
-    assert len(alone) == 1
-    assert alone[0].startswith("pole.toml: was checked alone, without what lies over it: config: may not be read by ")
+        state.chmod(0o700)
+    assert code == 0
+    (line,) = err.splitlines()
+    alone = f"warning: {pole}: was checked alone, without what lies over it: {state}: may not be read by user "
+    assert line.startswith(alone)
+    assert line.endswith("; try sudo")
     assert (shown_to_him.code, "may not be read by" in shown_to_him.err) == (EX_CONFIG, True)
