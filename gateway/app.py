@@ -19,7 +19,7 @@ from gateway import shares
 from gateway.config.settings import DatasetSettings, Settings
 from gateway.host import status_socket
 from gateway.host.clock import Clock
-from gateway.host.notify import notify, notify_reloading, watchdog_s
+from gateway.host.notify import notify, notify_reloading, runtime_folder, watchdog_s
 from gateway.jobs.forward import Forward
 from gateway.jobs.keep_time import keep_time
 from gateway.jobs.pack import Packer
@@ -42,6 +42,7 @@ from gateway.store.journal import Journal
 from gateway.store.pack_sql import SqlError
 from gateway.words.catalogue import Catalogue
 from gateway.words.health import DeviceHealth
+from gateway.words.messages import Details
 from gateway.words.reading import Pack, Reading
 from gateway.words.standing import Echo
 from gateway.words.timeline import Timeline
@@ -134,7 +135,7 @@ class Pole:
         self._topic = topic
         self._catalogue = Catalogue(
             root.pole.id,
-            settings.devices,
+            shares.sources(settings),
             shares.licences(settings),
             site=shares.site(settings),
             prefix=root.uplink.prefix,
@@ -147,6 +148,7 @@ class Pole:
             health=self._health,
             refused=self._refused,
             standing=self._changes.standing,
+            details=self._details,
         )
         self._signs = Signs(
             clock,
@@ -172,7 +174,7 @@ class Pole:
             may_wait=lambda: not self._uplink.up,
         )
         buffer.before_commit = self._seal_for_commit
-        change.lead(self, self._uplink, self._health, topic=topic, echo=self._report.echo)
+        change.lead(self, self._uplink, self._health, topic=topic, echo=self._report.echo, keep=self._accept)
         self._radio_progress: Callable[[], list[Watched]] = list
 
     async def go_on(self) -> None:
@@ -218,7 +220,7 @@ class Pole:
         await self._crew.dismiss(roster)
         self.packer.seal_those(shares.touched(old, new))  # while the catalogue still knows what they hold
         self._settings = new
-        self._catalogue.change(new.devices, shares.licences(new), shares.site(new))
+        self._catalogue.change(shares.sources(new), shares.licences(new), shares.site(new))
         self._buffer.change(shares.terms(new))
         self._take_health()
         self._backfill.change(Pace(*new.root.uplink.pace))
@@ -272,6 +274,10 @@ class Pole:
     def _progress(self) -> list[Watched]:
         return progress_of(self._settings.devices, self._health, self._buffer, self._uplink, self._crew.radio)
 
+    def _details(self) -> Details:
+        changes = self._changes
+        return Details(signs=self._signs.told(), reported=changes.reported(), drift=changes.drift())
+
     def _refused(self) -> dict[str, str]:
         return {dataset: refusal.text for dataset, refusal in self._forward.refused.items()}
 
@@ -309,12 +315,6 @@ class Pole:
         except (TimeoutError, UplinkDown, Refused) as error:
             log.warning("could not tell the broker that the gateway stops", why=str(error))
         await self._uplink.close()
-
-
-def runtime_folder() -> Path | None:
-    """Return the folder that systemd gives to this service alone, in RAM; None where there is none."""
-    folder = os.environ.get("RUNTIME_DIRECTORY")
-    return Path(folder.split(":")[0]) if folder else None
 
 
 def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:

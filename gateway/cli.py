@@ -10,6 +10,7 @@ COMMANDS = {
     "check": "find every fault of a configuration file",
     "config": "show what is in force, and where each key is from",
     "decode": "print the values of a frame",
+    "doctor": "tell what is not well with this pole, and what to do",
     "fleet": "the operator's side: keygen, sign, verify",
     "override": "set a key for some hours, above what operators send",
     "probe": "read one device once and show bytes and values",

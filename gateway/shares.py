@@ -10,7 +10,8 @@ from gateway.link.mqtt_link import Broker
 from gateway.link.tls import TlsFiles
 from gateway.sensors.crew import Roster, Way
 from gateway.store.pack_room import Terms
-from gateway.words.catalogue import Site
+from gateway.words.catalogue import Site, Source
+from gateway.words.transition import Transitions
 
 DIGEST_DIGITS = 12
 RESTART = "sudo systemctl restart polegate"
@@ -53,9 +54,14 @@ def site(settings: Settings) -> Site:
     return Site(pole.description, pole.latitude, pole.longitude)
 
 
+def sources(settings: Settings) -> tuple[Source, ...]:
+    """Tell what the catalogue describes: the devices, and what becomes of changes of the configuration."""
+    return (*settings.devices, Transitions())
+
+
 def licences(settings: Settings) -> dict[str, dict[str, str]]:
-    """Tell of each dataset that has devices on what terms others may use it."""
-    return {name: _licence(settings, name) for name in {device.home for device in settings.devices}}
+    """Tell of each dataset that is described on what terms others may use it."""
+    return {name: _licence(settings, name) for name in {source.home for source in sources(settings)}}
 
 
 def terms(settings: Settings) -> dict[str, Terms]:
@@ -66,7 +72,7 @@ def terms(settings: Settings) -> dict[str, Terms]:
 
 def touched(old: Settings, new: Settings) -> set[str]:
     """Name the datasets that are packed or described in another way."""
-    names = {device.home for device in (*old.devices, *new.devices)}
+    names = {source.home for source in (*sources(old), *sources(new))}
     return {name for name in names if _of_dataset(old, name) != _of_dataset(new, name)}
 
 

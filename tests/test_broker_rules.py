@@ -228,7 +228,7 @@ def test_a_tenant_has_his_dataset_and_nothing_else(site: Site) -> None:
     with site.receiver("tenant-air") as tenant, site.pole(VICTIM) as pole, site.receiver("operator") as operator:
         for topic in ("pole/1/+/data/air", "pole/1/+/catalogue/air", *FILTERS):
             tenant.subscribe(topic)
-        for dataset in ("air", "energy"):
+        for dataset in ("air", "energy", "configuration"):
             assert pole.publish(f"pole/1/{VICTIM}/data/{dataset}", dataset.encode())
         assert operator.publish(DESIRED, b"secret")
         assert tenant.publish(f"pole/1/{VICTIM}/command/replay")

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import statistics
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -111,6 +111,15 @@ async def _operated(folder: Path) -> AsyncIterator[tuple[Bench, Operator]]:
             operator.close()
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something outside this process."""
+    async with asyncio.timeout(COME_S):
+        while True:
+            if await asyncio.to_thread(true):
+                return
+            await asyncio.sleep(0.02)
+
+
 def every(b: Bench, device: str) -> float:
     """Return the median of the seconds between the last readings of a device."""
     times = sorted(record.time for record in b.heard.records if record.name == f"{POLE}/{device}/voltage_l1")[-9:]
@@ -123,6 +132,11 @@ def test_a_signed_document_changes_one_device_and_nothing_else(tmp_path: Path) -
             operator.send(1, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
             report = await operator.hears("COMMITTED", 1)
             assert report["streams"][f"pole/{POLE}"]["active_seq"] == 1
+            with mock.patch.dict(os.environ, RUNTIME_DIRECTORY=str(b.daemon.runtime)):
+                asked = await asyncio.to_thread(call, "doctor", "--config", str(b.daemon.config))
+            assert asked.code == 0
+            assert f"ok    configuration: pole/{POLE} seq 1 is in force\n" in asked.out
+            assert f'[[device]] "meter-1": "every" is SHADOWED: pole/{POLE} seq 1 sets 0.4; to keep yours' in asked.out
             packs = len(b.heard.packs[DATASET])
             await b.wait(packs + 20)
             assert every(b, "meter-1") == pytest.approx(0.4, abs=0.1)
@@ -146,6 +160,38 @@ def test_who_may_not_sign_changes_nothing_and_is_told(tmp_path: Path) -> None:
             operator.send(1, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
             await operator.hears("SIG", 0)
             assert all(not report["streams"].get(f"pole/{POLE}", {}).get("active_seq") for report in operator.reports)
+
+    asyncio.run(main())
+
+
+def transitions(b: Bench) -> list[tuple[Any, ...]]:
+    """Return what became of documents, in order of time: stream, number and verdict."""
+    rows: dict[float, dict[str, Any]] = {}
+    for record in b.heard.records:
+        if record.name.startswith(f"{POLE}/_configuration/"):
+            rows.setdefault(record.time, {})[record.name.rsplit("/", 1)[1]] = record.value
+    return [(row["stream"], row["seq"], row["verdict"]) for _, row in sorted(rows.items())]
+
+
+def test_what_became_of_a_change_while_the_broker_was_away_comes_afterwards_once_and_in_order(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path) as (b, operator):
+            mine = f"pole/{POLE}"
+            operator.send(1, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
+            await until(lambda: any("trial" in report for report in operator.reports))
+            await until(lambda: transitions(b) == [(mine, 1, "OK")])
+            b.relay.cut()
+            for _ in range(3):  # twice in the trial, and once when it was just taken back
+                b.daemon.kill()
+                b.daemon.start()
+                await until(lambda: b.daemon.status() is not None)
+            assert transitions(b) == [(mine, 1, "OK")]
+            b.relay.restore()
+            # The broker has the document still, and gives it again on the new link
+            await until(lambda: (mine, 0, "TOMBSTONED") in transitions(b) and not b.heard.holes())
+            assert transitions(b) == [(mine, 1, "OK"), (mine, 1, "RB_CRASHLOOP"), (mine, 0, "TOMBSTONED")]
+            described = {each["polegate:name"] for each in b.heard.catalogues["configuration"]["properties"].values()}
+            assert described == {record.name for record in b.heard.records if "/_configuration/" in record.name}
 
     asyncio.run(main())
 

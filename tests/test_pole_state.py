@@ -12,6 +12,7 @@ from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.store.journal import Journal
 from gateway.words.health import DeviceHealth
+from gateway.words.messages import Details
 from gateway.words.reading import Pack
 from gateway.words.standing import Standing, Verdict
 from tests.broker_scene import where
@@ -59,6 +60,7 @@ class Scene:
             health={"dust": self.dust},
             refused=dict,
             standing=lambda: self.standing,
+            details=lambda: Details(signs=[]),
         )
 
 

@@ -1,4 +1,4 @@
-"""Alarms are few and each counts: the dataset of that name has other defaults, and says what it says."""
+"""Alarms and changes of the configuration are few and each counts: their datasets have other defaults."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ LEAST = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://broker"\n'
 HURRY = DatasetSettings(send_every=0.2, commit_within=0.2, priority=9, when_full="keep")
 
 
-@pytest.mark.parametrize("section", ["", "[dataset.air]\npriority = 1\n", "[dataset.alarm]\n"])
-def test_alarms_are_on_the_disk_in_a_fifth_of_a_second_and_stay_longest(tmp_path: Path, section: str) -> None:
+@pytest.mark.parametrize("section", ["", "[dataset.air]\npriority = 1\n", "[dataset.alarm]\n[dataset.configuration]\n"])
+def test_they_are_on_the_disk_in_a_fifth_of_a_second_and_stay_longest(tmp_path: Path, section: str) -> None:
     settings = read(tmp_path, LEAST + section)
-    assert settings.dataset("alarm") == HURRY
+    assert settings.dataset("alarm") == settings.dataset("configuration") == HURRY
     assert settings.dataset("noise") == DatasetSettings()
 
 
@@ -23,9 +23,11 @@ def test_what_the_section_says_holds(tmp_path: Path) -> None:
     assert settings.dataset("alarm") == HURRY.model_copy(update={"commit_within": 1.0, "owner": "city"})
 
 
-@pytest.mark.parametrize("wrong", ["alarm = 3\n", "[dataset.alarm]\npriority = 10\n", "[[dataset.alarm]]\n"])
+@pytest.mark.parametrize(
+    "wrong", ["alarm = 3\n", "configuration = 3\n", "[dataset.alarm]\npriority = 10\n", "[[dataset.alarm]]\n"]
+)
 def test_what_is_wrong_with_it_is_told(tmp_path: Path, wrong: str) -> None:
-    text = f"{LEAST}[dataset]\n{wrong}" if wrong.startswith("alarm") else LEAST + wrong
+    text = f"{LEAST}[dataset]\n{wrong}" if not wrong.startswith("[") else LEAST + wrong
     assert len(faults(tmp_path, text)) == 1
 
 

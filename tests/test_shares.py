@@ -47,7 +47,11 @@ CHANGES = [
     pytest.param(("unit = 1", "unit = 2"), {"energy"}, id="unit"),
     pytest.param(RENAMED, {"energy"}, id="renamed"),
     pytest.param(('driver = "ruuvi"', 'driver = "ruuvi"\ndataset = "inside"'), {"weather", "inside"}, id="moved"),
-    pytest.param(('id = "pole-1"', 'id = "pole-1"\ndescription = "corner"'), {"weather", "energy", "air"}, id="site"),
+    pytest.param(
+        ('id = "pole-1"', 'id = "pole-1"\ndescription = "corner"'),
+        {"weather", "energy", "air", "configuration"},
+        id="site",
+    ),
     pytest.param(("broker.example", "other.example"), set(), id="broker"),
     pytest.param(('port = "usb"', 'port = "uart"'), {"air"}, id="port of a device"),
 ]

@@ -221,3 +221,27 @@ def test_a_configuration_that_was_not_taken_is_a_sign_until_one_is_accepted() ->
     assert pole.look("configuration").times == {"not-taken": 1, "rolled-back": 1}
     pole.verdict = Verdict("rolled-back", "fleet", 42, "ab12", "the tag is silent", pole.time)
     assert "under the next number" in pole.look("configuration").hint
+
+
+def test_people_at_the_pole_are_told_what_is_wrong_and_whether_that_is_normal_for_a_while() -> None:
+    pole = Pole(
+        time=400 * NS, health={"gnss": DeviceHealth(lapse="not-ready", since=150 * NS, text="no fix", hint="Wait.")}
+    )
+    pole.right = False
+    told = {sign.subject: sign for sign in pole.signs.told()}
+    gnss = told["gnss"]
+    assert (gnss.event, gnss.code, gnss.since, gnss.text, gnss.hint) == (
+        "device",
+        "not-ready",
+        150.0,
+        "no fix",
+        "Wait.",
+    )
+    assert gnss.is_normal
+    assert told["clock"].is_normal
+    assert (told["buffer"].code, told["buffer"].is_normal) == ("", False)
+    pole.time = 450 * NS
+    assert not next(sign for sign in pole.signs.told() if sign.subject == "gnss").is_normal
+    pole.health["gnss"].lapse = "no-reply"
+    pole.health["gnss"].since = 449 * NS
+    assert not next(sign for sign in pole.signs.told() if sign.subject == "gnss").is_normal

@@ -11,8 +11,8 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from gateway.jobs.report import last_will
-from gateway.jobs.signs import Sign
-from gateway.jobs.tell_alarms import GRACE_NS, PAUSE_S, tell_alarms
+from gateway.jobs.signs import GRACE_NS, Sign
+from gateway.jobs.tell_alarms import PAUSE_S, tell_alarms
 from gateway.link.uplink import Uplink
 from hil.scripted_broker import Accept, Ack, Refuse, ScriptedBroker
 from tests.broker_scene import play, where

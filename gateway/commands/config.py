@@ -1,6 +1,5 @@
 """``polegate config show``: what is in force on a pole, and where each key is from."""
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,13 @@ from typing import Any
 import click
 
 from gateway.commands.check import FILE, report
-from gateway.config.faults import Fault, SettingsError
+from gateway.config.faults import SettingsError
 from gateway.config.layers import Key, dotted
-from gateway.config.settings_file import load
-from gateway.config.toml_text import quoted
-from gateway.host.clock import Clock
-from gateway.remote.change import live
-from gateway.remote.config_folder import ConfigFolder, NewerState
+from gateway.config.toml_text import in_toml
+from gateway.remote.beside import in_force
+from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import LOCAL, State
-from gateway.remote.override import Override
-from gateway.remote.settings_layers import Configuration, compose
-from gateway.remote.verdict import Rejected
-
-NS = 1_000_000_000
+from gateway.remote.settings_layers import Configuration
 
 
 @click.group("config")
@@ -40,7 +33,7 @@ def show(path: Path, *, origin: bool) -> int:
     Exit code 0: printed. 78: the configuration has faults.
     """
     try:
-        folder, state, found = in_force(path)
+        folder, state, found, _ = in_force(path)
     except SettingsError as error:
         return report(error.faults)
     for line in (*_told(folder, state, path), *([f"left out: {found.trouble}"] if found.trouble else [])):
@@ -48,37 +41,6 @@ def show(path: Path, *, origin: bool) -> int:
     for key, value, place in sorted(_keys(found, origin=origin), key=lambda row: tuple(map(str, row[0]))):
         click.echo(f"{dotted(key)} = {in_toml(value)}" + (f"  # {place}" if origin else ""))
     return 0
-
-
-def in_force(path: Path, *more: Override) -> tuple[ConfigFolder, State, Configuration]:
-    """Compose what is in force on this pole; ``more`` overrides are laid on top. Raises SettingsError."""
-    place = load(path).root.state
-    folder = ConfigFolder(place)
-    try:
-        state = folder.load()
-        own, documents = folder.layers(state)
-        overrides = [*live(folder, Clock()), *more]
-        text = path.read_text() if own is None else own
-        return folder, state, compose(path, text, documents, overrides)
-    except (NewerState, Rejected, ValueError) as error:
-        raise SettingsError([Fault(str(place), 0, str(error))]) from error
-
-
-def in_toml(value: object) -> str:
-    """Write a value as it stands in a file."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case str() | Path():
-            return quoted(str(value))
-        case list() | tuple():
-            return f"[{', '.join(map(in_toml, value))}]"
-        case Mapping():
-            return f"{{{', '.join(f'{key} = {in_toml(inner)}' for key, inner in value.items())}}}"
-        case dt.date():
-            return value.isoformat()
-        case _:
-            return str(value)
 
 
 def _told(folder: ConfigFolder, state: State, path: Path) -> Iterator[str]:

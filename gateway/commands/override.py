@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from gateway.commands.check import EX_CONFIG, FILE, report
-from gateway.commands.config import in_force, in_toml
 from gateway.config import layers
 from gateway.config.faults import SettingsError, mean
 from gateway.config.layers import dotted
 from gateway.config.settings import UNIT_S
 from gateway.config.settings_file import load
+from gateway.config.toml_text import in_toml
 from gateway.host.clock import Clock
-from gateway.remote.change import NS, live
+from gateway.remote.beside import NS, in_force, live
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.override import Override
 
@@ -74,7 +74,7 @@ def set_(key: str, value: str, seconds: int, why: str, path: Path) -> int:
         click.echo(f"{dotted(place)} is set in {path} only", err=True)
         return EX_CONFIG
     try:
-        folder, _, found = in_force(path, override)
+        folder, _, found, _ = in_force(path, override)
     except SettingsError as error:
         return report(error.faults)
     if place[0] == "device" and not any(device.id == place[1] for device in found.settings.devices):

@@ -4,6 +4,7 @@ import grp
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from drivers.contract import Driver, OnPort, Streamed
 from gateway.config.faults import Fault, mean
@@ -52,8 +53,10 @@ def of_ports(file: Source, devices: Devices, ports: Mapping[str, PortSettings]) 
         if path in first:
             text = f"{port.path} is [port.{first[path]}] already; remove one of the two, devices may share a port"
             yield file.fault(("port", name, "path"), text)
-        elif port.tcp is None and (why := _cannot_open(port.path)):
+        elif port.tcp is None and (why := _is_no_port(port.path)):
             yield file.fault(("port", name, "path"), why)
+        elif port.tcp is None and (why := _may_not_open(port.path)):
+            yield replace(file.fault(("port", name, "path"), why), of_user=True)
         first.setdefault(path, name)
     for name, group in _by_port(devices).items():
         if name in ports:
@@ -77,20 +80,28 @@ def warnings(file: Source, devices: Devices, root: Root) -> Iterator[Fault]:
         yield file.fault((), "there is no [[device]]: the pole reports only its own state")
 
 
-def _cannot_open(path: str) -> str | None:
-    """Tell why a port that is there cannot be opened."""
-    try:
-        node = os.stat(path)  # noqa: PTH116  # a device node
-    except OSError:
-        return None  # it may come
-    if not stat.S_ISCHR(node.st_mode):
-        return f"{path} is no serial port; see ls -l /dev/serial/by-id"
-    if os.access(path, os.R_OK | os.W_OK):
-        return None
+def _is_no_port(path: str) -> str:
+    """Tell that what is there is something else; "" where it is not, or nothing is there: it may come."""
+    node = _node(path)
+    return f"{path} is no serial port; see ls -l /dev/serial/by-id" if node and not stat.S_ISCHR(node.st_mode) else ""
+
+
+def _may_not_open(path: str) -> str:
+    """Tell why this user cannot open a port that is there; "" where he can."""
+    node = _node(path)
+    if node is None or os.access(path, os.R_OK | os.W_OK):
+        return ""
     step = f"see ls -l {path}"
     if node.st_mode & BY_GROUP == BY_GROUP:
         step = f"sudo usermod -aG {_group(node.st_gid)} {user()}, then log in again"
     return f"{path} may not be opened by user {user()}; {step}"
+
+
+def _node(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116  # a device node
+    except OSError:
+        return None
 
 
 def _group(number: int) -> str:

@@ -4,7 +4,7 @@ import datetime as dt
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -70,11 +70,13 @@ class Fault:
         file: as it was named.
         line: from 1; 0 where no line is to blame.
         text: what is wrong and what to do.
+        of_user: it is so for the user who asks; the service may be allowed what he is not.
     """
 
     file: str
     line: int
     text: str
+    of_user: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         """Put it as compilers do: file, line, text."""

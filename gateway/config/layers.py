@@ -156,26 +156,29 @@ class Merged:
         name: of the local file.
         folder: where that is.
         content: as it would stand in one file.
+        local: the local file's layer.
         origin: by key the layer that its value is from.
+        pinned: by key the remote layer that the local file keeps out, the strongest.
         drift: what a person should be told.
     """
 
     def __init__(self, local: Layer, remote: Sequence[Layer], overrides: Sequence[Layer], pins: Sequence[Key]) -> None:
         """Lay them over one another; ``remote`` has the strongest last."""
         self.name = local.name
+        self.local = local
         self.folder = local.file.folder if local.file else Path()
         self._layers = [local, *remote, *overrides]
         self.origin: dict[Key, Layer] = {}
         values: dict[Key, Any] = {}
-        pinned: dict[Key, None] = {}
+        self.pinned: dict[Key, Layer] = {}
         for layer in self._layers:
             for key, entry in layer.entries.items():
                 if layer in remote and any(_covers(pin, key) for pin in pins):
-                    pinned[key] = None
+                    self.pinned[key] = layer
                 else:
                     self._set(values, key, entry.value, layer)
         self.content, self._devices = _content(values)
-        self.drift: list[Drift] = [Drift(key, "PINNED", self._holder(key)) for key in pinned]
+        self.drift: list[Drift] = [Drift(key, "PINNED", self._holder(key)) for key in self.pinned]
         self.drift += [Drift(key, "OVERRIDDEN", layer.name) for layer in overrides for key in layer.entries]
         overridden = {key for layer in overrides for key in layer.entries}
         self.drift += [

@@ -294,8 +294,9 @@ class DatasetSettings(Section):
         return self
 
 
-ALARM = {"send_every": 0.2, "commit_within": 0.2, "priority": 9, "when_full": "keep"}
-"""What the dataset ``alarm`` has by default: alarms are few, and each counts."""
+URGENT = {"send_every": 0.2, "commit_within": 0.2, "priority": 9, "when_full": "keep"}
+"""What these datasets have by default: what is in them is rare, and each counts."""
+HURRY = "alarm", "configuration"
 
 
 class Root(Section):
@@ -318,10 +319,11 @@ class Root(Section):
 
     @field_validator("dataset", mode="before")
     @classmethod
-    def _alarms_hurry(cls, sections: object) -> object:
-        if isinstance(sections, dict) and isinstance(sections.get("alarm", {}), dict):
-            return {**sections, "alarm": {**ALARM, **sections.get("alarm", {})}}
-        return sections
+    def _some_hurry(cls, sections: object) -> object:
+        if not isinstance(sections, dict):
+            return sections
+        written = {name: sections.get(name, {}) for name in HURRY}
+        return sections | {name: URGENT | each for name, each in written.items() if isinstance(each, dict)}
 
 
 @dataclass(frozen=True, slots=True)

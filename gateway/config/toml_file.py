@@ -115,7 +115,8 @@ class TomlFile:
         except IsADirectoryError as error:
             raise self._unusable("is a folder; name the file in it") from error
         except PermissionError as error:
-            raise self._unusable(f"may not be read by user {user()}; see ls -l {self.name}") from error
+            text = f"may not be read by user {user()}; see ls -l {self.name}"
+            raise SettingsError([Fault(self.name, 0, text, of_user=True)]) from error
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from error
 

@@ -4,9 +4,11 @@ One pass over the strings, comments and brackets of a text finds its keys; what 
 values. The time it takes grows with the text, whatever stands in it.
 """
 
+import datetime as dt
+import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 Path = tuple[str | int, ...]
 
@@ -40,6 +42,23 @@ def visible(text: str, most: int) -> str:
 def key_text(text: str) -> str:
     """Write a key as it stands in the file: in quotes where it must."""
     return text if re.fullmatch("[A-Za-z0-9_-]{1,60}", text) else quoted(text)
+
+
+def in_toml(value: object) -> str:
+    """Write a value as it stands in a file."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str() | os.PathLike():
+            return quoted(str(value))
+        case list() | tuple():
+            return f"[{', '.join(map(in_toml, value))}]"
+        case Mapping():
+            return f"{{{', '.join(f'{key} = {in_toml(inner)}' for key, inner in value.items())}}}"
+        case dt.date():
+            return value.isoformat()
+        case _:
+            return str(value)
 
 
 def lines_of(text: str) -> dict[Path, int]:

@@ -1,8 +1,12 @@
-"""A door: systemd's notification socket and watchdog (sd_notify(3), sd_watchdog_enabled(3)); nothing without them."""
+"""A door: systemd's notification socket and watchdog (sd_notify(3), sd_watchdog_enabled(3)); nothing without them.
+
+And the folder in RAM that it gives to a service.
+"""
 
 import os
 import socket
 import time
+from pathlib import Path
 
 
 def notify(state: str) -> None:
@@ -29,3 +33,9 @@ def watchdog_s() -> float | None:
     if not period or (process and process != str(os.getpid())):
         return None
     return int(period) / 1e6
+
+
+def runtime_folder() -> Path | None:
+    """Return the folder that systemd gives to this service alone, in RAM; None where there is none."""
+    folder = os.environ.get("RUNTIME_DIRECTORY")
+    return Path(folder.split(":")[0]) if folder else None

@@ -15,9 +15,11 @@ from gateway.words.health import DeviceHealth
 from gateway.words.messages import (
     BufferState,
     ConfigurationState,
+    Details,
     DeviceState,
     MendedState,
     State,
+    Status,
     UplinkState,
     VerdictState,
 )
@@ -40,6 +42,7 @@ class PoleState:
         health: Mapping[str, DeviceHealth],
         refused: Callable[[], dict[str, str]],
         standing: Callable[[], Standing],
+        details: Callable[[], Details],
     ) -> None:
         """Make it; the gateway starts now.
 
@@ -51,9 +54,11 @@ class PoleState:
             health: of each device.
             refused: tells which datasets the broker does not take, and why.
             standing: tells which configuration runs.
+            details: tells what only people at the pole are told.
         """
         self._refused = refused
         self._standing = standing
+        self._details = details
         self._clock = clock
         self._uplink = uplink
         self._buffer = buffer
@@ -90,8 +95,8 @@ class PoleState:
         return kept, uplink, configuration, self._clock.synchronised(), lapses
 
     def detailed(self) -> dict[str, Any]:
-        """Tell the latest values as well."""
-        told = self.now().model_dump(exclude_none=True)
+        """Tell it to people at the pole: with details, and the latest values."""
+        told = Status(**dict(self.now()), details=self._details()).model_dump(exclude_none=True)
         for name, health in self._health.items():
             told["devices"][name]["latest"] = health.latest
         return told

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from gateway.store.pack_sql import Mended
 from gateway.words.health import DeviceHealth
+from gateway.words.messages import SignState
 from gateway.words.standing import Verdict
 
 NS = 1_000_000_000
@@ -18,6 +19,11 @@ CORRECT = "Correct the file (polegate check FILE), then systemctl reload polegat
 CORRECT_DOCUMENT = "Correct the document, and publish it under the next number. It is not tried again as it is."
 OWN_FILE = "local"
 RENEW = "Put a certificate that the broker accepts, and its key, where `cert_file` and `key_file` in [uplink] say."
+GRACE_NS = {  # how long it is normal: a sensor warms up, a receiver has no fix, there is no network, the broker is busy
+    "not-ready": 300 * NS,
+    "unsynchronised": 300 * NS,
+    "refused": 300 * NS,
+}
 DAY_S = 86_400
 EXPIRES_SOON_S = 14 * DAY_S
 CONFIGURATION_CODES = {
@@ -53,6 +59,10 @@ class Sign(NamedTuple):
     times: Mapping[str, int]
     text: str
     hint: str = ""
+
+    def is_normal(self, now: int) -> bool:
+        """Tell whether what is wrong is normal for a while yet."""
+        return bool(self.code) and now - self.since < GRACE_NS.get(self.code, 0)
 
 
 class Refusal(NamedTuple):
@@ -132,6 +142,22 @@ class Signs:
         uplink = [*self._of_datasets(), self._of_certificate()]
         pole = [self._of_buffer(), self._of_dead(), self._of_clock(), self._of_configuration()]
         return [*self._of_devices(), *uplink, *pole]
+
+    def told(self) -> list[SignState]:
+        """Look at all, for people at the pole."""
+        now, utc = self._clock.now(), self._clock.utc_offset()
+        return [
+            SignState(
+                event=sign.event,
+                subject=sign.subject,
+                code=sign.code,
+                since=round((sign.since + utc) / NS, 3),
+                is_normal=sign.is_normal(now),
+                text=sign.text,
+                hint=sign.hint,
+            )
+            for sign in self.look()
+        ]
 
     def _of_devices(self) -> list[Sign]:
         """Look at those there are, and end what was wrong with those that were taken out."""

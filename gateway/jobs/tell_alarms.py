@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.jobs.signs import Clock, Sign
+from gateway.jobs.signs import GRACE_NS, Clock, Sign
 from gateway.link.mqtt_link import Link, Message, Refused, UplinkDown
 from gateway.link.uplink import Uplink
 from gateway.words.messages import Alarm
@@ -19,11 +19,6 @@ from gateway.words.messages import Alarm
 LOOK_S = 1.0
 PAUSE_S = 60.0
 NS = 1_000_000_000
-GRACE_NS = {  # how long it is normal: a sensor warms up, a receiver has no fix, there is no network, the broker is busy
-    "not-ready": 300 * NS,
-    "unsynchronised": 300 * NS,
-    "refused": 300 * NS,
-}
 
 log = structlog.get_logger()
 
@@ -72,7 +67,7 @@ class Watched:
         """Take in how the subject is."""
         grown = [code for code, times in sign.times.items() if times > self._seen.get(code, 0)]
         self._seen = dict(sign.times)
-        code = sign.code if now - sign.since >= GRACE_NS.get(sign.code, 0) else ""
+        code = "" if sign.is_normal(now) else sign.code
         before = self.stand
         brief = [each for each in grown if each not in GRACE_NS]
         if code and (not before.raised or code in grown):

@@ -3,7 +3,7 @@
 It is the pole as a change sees it: what is to be in force is applied to it, and the gates look at it. Upon a signal it
 takes the pole's own file; where ``[remote]`` is enabled, documents come beside it. Both are driven by one
 :class:`gateway.remote.confirmed_commit.ConfirmedCommit`. Every verdict passes :meth:`Change.tell`: from there it goes
-to the log, into ``state``, to ``systemctl status`` and into the alarm.
+to the log, into ``state``, to ``systemctl status``, into the alarm and, as a reading, into the buffer.
 
 The way to the broker counts as proven only on a link that belongs to what is applied: while another broker is still
 being tried beside the old link, nothing is.
@@ -24,6 +24,8 @@ from gateway.host.notify import notify, notify_reloading
 from gateway.jobs.pole_state import VERSION
 from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
+from gateway.remote import drift
+from gateway.remote.beside import live
 from gateway.remote.config_folder import ConfigFolder, NewerState
 from gateway.remote.config_state import COMMAND, LOCAL, ROOT
 from gateway.remote.confirmed_commit import ConfirmedCommit
@@ -31,9 +33,13 @@ from gateway.remote.document import Document, digest
 from gateway.remote.override import Override
 from gateway.remote.plant import NeedsRestart, Unfit, Way
 from gateway.remote.prove_way import ProveWay
+from gateway.remote.reported import reported
 from gateway.remote.settings_layers import Configuration, compose
 from gateway.remote.verdict import Code, Result, Verdict
+from gateway.words import transition
 from gateway.words.health import DeviceHealth
+from gateway.words.messages import Reported
+from gateway.words.reading import Reading
 from gateway.words.standing import NOTHING, Echo, Standing
 from gateway.words.standing import Verdict as Outcome
 
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
     from gateway.remote.remote import Remote
 
 NS = 1_000_000_000
+NS_PER_MS = 1_000_000  # packs tell times to the millisecond
 TICK_S = 1.0
 BUSY_TICK_S = 0.25  # while something waits or is tried
 SHA_DIGITS = 12
@@ -95,6 +102,9 @@ class Change:
         self._closed = ""  # why nothing can be changed
         self._outcomes: dict[str, Outcome] = {}
         self._last: Outcome | None = None
+        self._told_at = 0
+        self._early: list[Reading] = []  # what was told before there was a pole to keep it
+        self._keep: Callable[[Reading], None] = self._early.append
         self.again = asyncio.Event()
         self.boot = clock.boot
         self._commit = ConfirmedCommit(self, self._folder, self._compose)
@@ -128,6 +138,7 @@ class Change:
         *,
         topic: str,
         echo: Callable[[Link], Awaitable[Echo]],
+        keep: Callable[[Reading], None],
     ) -> None:
         """Change this pole from now on.
 
@@ -137,8 +148,9 @@ class Change:
             health: of each of its devices.
             topic: what its topics begin with.
             echo: publishes its state on a link, and reads it back.
+            keep: takes what became of a change, once the pole runs.
         """
-        self._pole, self._uplink, self._health = pole, uplink, health
+        self._pole, self._uplink, self._health, self._take = pole, uplink, health, keep
         self._prover = ProveWay(uplink, echo, self.now)
         if self._commit.incoming:
             from gateway.remote.remote import Remote  # noqa: PLC0415  # as for documents
@@ -147,6 +159,9 @@ class Change:
 
     async def run(self, asked: asyncio.Event) -> None:
         """Change it for ever; take the pole's own file whenever that is set."""
+        self._keep = self._take
+        for reading in self._early:
+            self._keep(reading)
         said = self._runs()
         try:
             async with asyncio.TaskGroup() as group:
@@ -173,6 +188,14 @@ class Change:
         in_force = {name: each.active_seq for name, each in state.streams.items() if each.active_seq}
         trial = state.trial.stream if state.trial else ""
         return Standing(self._digest, self._since, in_force, trial, left_s or 0.0, self._last)
+
+    def reported(self) -> Reported | None:
+        """Tell the same of each stream; None where nothing can be changed."""
+        return None if self._closed else reported(self._commit)
+
+    def drift(self) -> list[str]:
+        """Tell what of the pole's own file has no effect."""
+        return [] if self._closed else [str(fault) for fault in drift.told(self._commit.running, self._overrides())]
 
     @property
     def verdict(self) -> Outcome | None:
@@ -248,6 +271,18 @@ class Change:
         """Tell what became of a document, or of an edit."""
         told = log.info if verdict.code < Code.TOO_BIG else log.error if verdict.stream == LOCAL else log.warning
         told(verdict.text, configuration=verdict.stream, seq=verdict.seq, verdict=verdict.code.name)
+        self._told_at = max(self._clock.now(), self._told_at + NS_PER_MS)
+        self._keep(
+            transition.reading(
+                self._told_at,
+                stream=verdict.stream,
+                seq=verdict.seq,
+                sha=verdict.sha,
+                code=verdict.code.value,
+                verdict=verdict.code.name,
+                text=verdict.text,
+            )
+        )
         result = verdict.code.result
         # Trouble with what is in force is no outcome of a change, and ends by itself
         is_of_a_change = verdict.stream != LOCAL or verdict.sha or verdict.code < Code.STORAGE
@@ -334,10 +369,3 @@ class Change:
         except ValueError as error:
             log.warning(str(error))
             return []
-
-
-def live(folder: ConfigFolder, clock: Clock) -> list[Override]:
-    """Return the overrides that have not ended. Raises ValueError where their file is damaged."""
-    boottime = clock.now() / NS
-    utc = boottime + clock.utc_offset() / NS
-    return [each for each in folder.overrides() if not each.is_over(clock.boot, boottime, utc)]

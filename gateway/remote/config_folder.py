@@ -41,6 +41,16 @@ class ConfigFolder:
         self._generation = 0
         self._next = SLOTS[0]
 
+    def must_be_readable(self) -> None:
+        """Look whether this user may read it: what may not be read looks as if it was not there.
+
+        Raises:
+            PermissionError: he may not.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            for name in {*SLOTS, OVERRIDES} & {*os.listdir(self._path)}:  # noqa: PTH208  # as in ``clean``
+                (self._path / name).open("rb").close()
+
     def load(self) -> State:
         """Read the newest state that is whole; an empty one where there is none. Raises NewerState."""
         found = {slot: content for slot in SLOTS if (content := _content(self.read(slot)))}

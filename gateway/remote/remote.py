@@ -12,11 +12,11 @@ import structlog
 
 from gateway.link.mqtt_link import Link, Message, Received, Refused, UplinkDown
 from gateway.link.uplink import Uplink
-from gateway.remote.config_state import Trial
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import FLEET, GROUP
 from gateway.remote.incoming import Incoming
 from gateway.remote.plant import Wanted
+from gateway.remote.reported import reported
 from gateway.words import messages
 
 TICK_S = 1.0
@@ -94,7 +94,7 @@ class Remote(Generic[Wanted]):
     async def _tell(self, link: Link) -> None:
         told = None
         while True:
-            report = self.reported()
+            report = reported(self._commit)
             # What is left of a trial grows less without being news
             if (news := report.model_copy(update={"trial": report.trial and _but_left(report.trial)})) != told:
                 await link.send(Message(f"{self._topic}/config/reported", report.encoded(), retain=True))
@@ -125,47 +125,6 @@ class Remote(Generic[Wanted]):
         if stream == FLEET:
             return f"{FLEET_TOPIC}/all"
         return f"{FLEET_TOPIC}/{stream}" if stream.startswith(GROUP) else f"{self._topic}/config/desired"
-
-    def reported(self) -> messages.Reported:
-        """Tell which configuration is in force, and why."""
-        state, last = self._commit.state, self._commit.last
-        trial = state.trial
-        return messages.Reported(
-            root=state.root,
-            streams={
-                name: messages.ConfigStream(
-                    seq=each.seq,
-                    sha=each.sha,
-                    active_seq=each.active_seq,
-                    active=each.active,
-                    waits=each.waits,
-                    fate=each.fate.name if each.fate else "",
-                    why=each.why,
-                )
-                for name, each in state.streams.items()
-            },
-            trial=trial and self._of_trial(trial),
-            last=last
-            and messages.ConfigVerdict(
-                stream=last.stream, seq=last.seq, sha=last.sha, code=last.code, name=last.code.name, text=last.text
-            ),
-            drift=dict(self._commit.running.drift),
-            effective=self._commit.running.fingerprint,
-            trouble=self._commit.running.trouble,
-        )
-
-    def _of_trial(self, trial: Trial) -> messages.ConfigTrial:
-        gates = self._commit.gates
-        return messages.ConfigTrial(
-            stream=trial.stream,
-            seq=trial.seq,
-            sha=trial.sha,
-            attempt=trial.attempts,
-            confirmed=trial.confirmed,
-            left_s=round(self._commit.left_s or 0),
-            gates=gates
-            and messages.ConfigGates(upstream=gates.upstream, downlink=gates.downlink, sensors=gates.silent),
-        )
 
 
 def _but_left(trial: messages.ConfigTrial) -> messages.ConfigTrial:

@@ -75,7 +75,8 @@ CHANNELS: Mapping[str, Channel] = {
     "data": Channel(
         topic="data/{dataset}",
         title="Readings of a dataset",
-        summary="At least once, live data first. (epoch, seq) tells copies apart and shows what is missing.",
+        summary="At least once, live data first. (epoch, seq) tells copies apart and shows what is missing. "
+        'Dataset "configuration", of a pole with [remote], tells what became of each document.',
         models=(messages.Record,),
         content_type="application/senml+json",
         zstd=True,

@@ -7,13 +7,14 @@ hash goes into every pack of its dataset, so that a reader knows which descripti
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from drivers.contract import Driver
+from drivers.contract import Channel
 from drivers.units import UNITS
 from gateway.words.thing import Device, Form, Property, Thing, Version
 
 HASH_DIGITS = 8
+FACTS = Device.model_fields.keys() - {"make", "driver"}  # what a technician may write of a device
 
 
 class Site(NamedTuple):
@@ -30,13 +31,38 @@ class Site(NamedTuple):
     longitude: float | None = None
 
 
+class Source(Protocol):
+    """Who sends channels: a device, which is a :class:`drivers.contract.Driver`, or the pole itself."""
+
+    @property
+    def id(self) -> str:
+        """Return its name."""
+
+    @property
+    def driver(self) -> str:
+        """Tell who reads it."""
+
+    @property
+    def home(self) -> str:
+        """Name the dataset its readings go to."""
+
+    def make(self) -> str:
+        """Name maker and model."""
+
+    def expected(self) -> tuple[str, ...]:
+        """Name the channels that are certain to come."""
+
+    def channel(self, name: str) -> Channel:
+        """Describe a channel."""
+
+
 class Catalogue:
     """The channels of one pole, by dataset, device and name."""
 
     def __init__(
         self,
         pole: str,
-        devices: Iterable[Driver],
+        devices: Iterable[Source],
         terms: Mapping[str, Mapping[str, str]],
         *,
         site: Site = Site(),  # noqa: B008  # it is frozen
@@ -53,12 +79,12 @@ class Catalogue:
         """
         self._pole = pole
         self._prefix = prefix
-        self._devices: dict[str, Driver] = {}
+        self._devices: dict[str, Source] = {}
         self._units: dict[tuple[str, str], str] = {}
         self._hashes: dict[str, str] = {}
         self.change(devices, terms, site)
 
-    def change(self, devices: Iterable[Driver], terms: Mapping[str, Mapping[str, str]], site: Site) -> None:
+    def change(self, devices: Iterable[Source], terms: Mapping[str, Mapping[str, str]], site: Site) -> None:
         """Describe these from now on. What was seen of a device that is equal still holds."""
         before = self._devices
         self._devices = {device.id: device for device in devices}
@@ -99,7 +125,7 @@ class Catalogue:
         version = Version(instance=self.hash(dataset))
         return self._thing(dataset).model_copy(update={"version": version}).encoded()
 
-    def _describe(self, device: Driver, name: str) -> None:
+    def _describe(self, device: Source, name: str) -> None:
         unit = device.channel(name).unit
         self._units[device.id, name] = unit if unit in UNITS and UNITS[unit].senml else ""
 
@@ -124,7 +150,7 @@ class Catalogue:
             },
         )
 
-    def _property(self, device: Driver, name: str, form: Form) -> Property:
+    def _property(self, device: Source, name: str, form: Form) -> Property:
         channel = device.channel(name)
         unit = UNITS.get(channel.unit)
         return Property(
@@ -140,15 +166,6 @@ class Catalogue:
         )
 
 
-def _device(device: Driver) -> Device:
-    return Device(
-        make=device.make(),
-        driver=device.driver,
-        serial=device.serial,
-        accuracy=device.accuracy,
-        calibrated=device.calibrated,
-        certificate=device.certificate,
-        height=device.height,
-        heading=device.heading,
-        siting=device.siting,
-    )
+def _device(device: Source) -> Device:
+    facts = {fact: getattr(device, fact, None) for fact in FACTS}
+    return Device(make=device.make(), driver=device.driver, **facts)

@@ -266,6 +266,32 @@ class Reported(Content):
     trouble: str = Field("", description="Why the overrides are left out; empty while they are not.")
 
 
+class SignState(Content):
+    """How one subject of the pole is: what an alarm would tell of it."""
+
+    event: str = Field(description="Class of the alarm.")
+    subject: str
+    code: str = Field("", description="What is wrong, in a word; empty: nothing.")
+    since: float = Field(description="Since when that is so, by the pole's clock.")
+    is_normal: bool = Field(default=False, description="It is wrong, and that is normal for a while yet.")
+    text: str = Field(description="The same in words.")
+    hint: str = Field("", description="What to do.")
+
+
+class Details(Content):
+    """What the gateway tells beside its state to who asks at its status socket."""
+
+    signs: list[SignState]
+    reported: Reported | None = Field(None, description="Left out where nothing can be changed.")
+    drift: list[str] = Field([], description="What of the pole's own file has no effect, in words.")
+
+
+class Status(State):
+    """What the status socket tells."""
+
+    details: Details
+
+
 def _one_value(schema: dict[str, Any]) -> None:
     """A record of a pack has one value; ``bver`` to ``cat`` stand in the first, which is asked for by :data:`PACK`."""
     schema["oneOf"] = [{"required": [key]} for key in ("v", "vb", "vs")]

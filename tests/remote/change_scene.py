@@ -131,6 +131,7 @@ class Pole:
         self.health: dict[str, DeviceHealth] = {}
         self.settings: Settings
         self.change: Change
+        self.kept: list[object] = []
         self._jobs: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -141,7 +142,14 @@ class Pole:
         self.uplink = FakeUplink(may_hear=self.may_hear)
         self.health.clear()
         self._be(self.settings)
-        self.change.lead(self, cast("Uplink", self.uplink), self.health, topic="pole/1/pole-1", echo=self._echo)
+        self.change.lead(
+            self,
+            cast("Uplink", self.uplink),
+            self.health,
+            topic="pole/1/pole-1",
+            echo=self._echo,
+            keep=self.kept.append,
+        )
         self._jobs = [asyncio.create_task(self.change.run(self.asked)), asyncio.create_task(self._live())]
         await asyncio.sleep(3)
 

@@ -1,6 +1,9 @@
-"""``polegate config show`` and ``polegate override`` on the state that a pole has."""
+"""``polegate config show``, ``check`` and ``polegate override`` on the state that a pole has."""
 
+import datetime as dt
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from gateway.remote.override import Override
 from tests.cli_scene import Ran, call
 from tests.remote.operator import document
 from tests.remote.scene import BAD_BROKER, GOOD, LOCAL, TERMS, Pole, play
+from tests.test_settings_unreadable import WITHOUT_RIGHTS
 
 EX_USAGE, EX_CANTCREAT, EX_CONFIG = 64, 73, 78
 METER = '[[device]]\nid = "meter"\nevery = 2.0\n'
@@ -174,3 +178,82 @@ def test_what_root_writes_is_for_the_gateway_to_read(pole: Path) -> None:
     os.chown(pole.parent / "config", 1234, 1234)
     assert set_(pole, "device.meter.every", "1.0").code == 0
     assert (pole.parent / "config" / "overrides").stat().st_uid == 1234
+
+
+def checked(pole: Path) -> list[str]:
+    code, _, err = call("check", str(pole))
+    assert code == 0
+    return [line.replace(f"{pole.parent}/", "").removeprefix("warning: ") for line in err.splitlines()]
+
+
+def test_check_tells_what_of_the_file_has_no_effect_and_who_says_otherwise(pole: Path) -> None:
+    assert checked(pole) == [
+        (
+            'pole.toml:10: [remote]: uplink.backfill is PINNED: pole/pole-1 seq 1 sets "20%" in vain; '
+            "to take that, remove the pin"
+        ),
+        (
+            'pole.toml:21: [[device]] "meter": "every" is SHADOWED: pole/pole-1 seq 1 sets 2.0; '
+            'to keep yours, write "device.meter.every" into `pins` in [remote]'
+        ),
+    ]
+    assert set_(pole, "device.meter.every", "0.5").code == 0
+    assert set_(pole, "pole.description", "by the sea").code == 0
+    (every, _) = ConfigFolder(pole.parent / "config").overrides()
+    until = f"{dt.datetime.fromtimestamp(every.until, dt.UTC):%Y-%m-%d %H:%M} UTC"
+    assert checked(pole)[0] == (
+        f'pole.toml: pole.description is OVERRIDDEN with "by the sea" until {until}, for: commissioning; '
+        "polegate override end pole.description ends that"
+    )
+    assert checked(pole)[2] == (
+        f'pole.toml:21: [[device]] "meter": "every" is OVERRIDDEN with 0.5 until {until}, for: commissioning; '
+        "polegate override end device.meter.every ends that"
+    )
+
+
+def test_check_takes_the_file_as_it_is_now_and_not_as_it_was_taken(pole: Path) -> None:
+    text = pole.read_text()
+    pole.write_text(text.replace('pins = ["uplink.backfill"]', "pins = []").replace("every = 1.0", "every = 2.0"))
+    assert checked(pole) == []
+    pole.write_text(text.replace("enabled = true", "enabled = false"))
+    assert checked(pole) == []
+
+
+def test_an_edit_that_does_not_go_with_a_document_is_a_fault_for_check(pole: Path) -> None:
+    head, _, tail = pole.read_text().partition('[[device]]\nid = "meter"')
+    pole.write_text(head + tail[tail.index("[[device]]") :])
+    code, _, err = call("check", str(pole))
+    assert code == EX_CONFIG
+    assert err.startswith("pole/pole-1 seq 1:")
+
+
+def test_overrides_that_do_not_fit_any_more_are_told_by_check(pole: Path) -> None:
+    over = Override(key="device.meter.every", value="0", why="x", boot="", until_boottime=0, until=1e10)
+    ConfigFolder(pole.parent / "config").keep_overrides([over])
+    (told,) = [line for line in checked(pole) if "left out" in line]
+    assert told.startswith("pole.toml: the overrides are left out, since they do not fit any more: override: device.me")
+
+
+def without_rights(*arguments: str) -> Ran:
+    """Run a command as somebody who may read only what its mode lets him, which even root then is."""
+    command = [sys.executable, "-m", "gateway", *arguments]
+    if os.geteuid() == 0:
+        command = ["setpriv", *WITHOUT_RIGHTS, *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # our own
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def test_who_may_not_read_the_state_is_told_so_and_the_file_is_checked_alone(pole: Path) -> None:
+    state = pole.parent / "config"
+    state.chmod(0)
+    try:
+        code, _, err = without_rights("check", str(pole))
+        shown_to_him = without_rights("config", "show", str(pole))
+    finally:
+        state.chmod(0o700)
+    assert code == 0
+    (line,) = err.splitlines()
+    alone = f"warning: {pole}: was checked alone, without what lies over it: {state}: may not be read by user "
+    assert line.startswith(alone)
+    assert line.endswith("; try sudo")
+    assert (shown_to_him.code, "may not be read by" in shown_to_him.err) == (EX_CONFIG, True)

@@ -140,6 +140,22 @@ def test_what_is_killed_is_back_and_nothing_is_missing(machine: Machine, around:
     assert machine.shows("polegate", "NRestarts") == "1"
 
 
+def test_a_technician_in_the_group_of_the_service_asks_it_without_root(machine: Machine, around: Site) -> None:
+    packs_come(machine, around)
+    machine.run("useradd", "--no-create-home", "tech")
+    ask = "runuser", "-u", "tech", "--", "polegate", "doctor", "--json"
+    refused = json.loads(machine.run(*ask, check=False))
+    assert refused["exit"] == 69
+    assert refused["findings"][-1]["step"].startswith("sudo polegate doctor; or sudo usermod -aG polegate tech")
+    machine.run("usermod", "-aG", "polegate", "tech")
+    told = json.loads(machine.run(*ask))
+    assert told["state"]["uplink"]["up"]
+    wrong = [each for each in told["findings"] if each["level"] == "wrong"]
+    assert (told["exit"], wrong) == (0, [])
+    (port,) = [each["text"] for each in told["findings"] if "may not be opened by user tech" in each["text"]]
+    assert "usermod -aG dialout tech" in port
+
+
 def test_nothing_ends_its_trying(machine: Machine) -> None:
     drop_in(machine, "[Service]\nRestartSec=100ms\n")
     for restart in range(1, 9):  # five in ten seconds is systemd's limit
