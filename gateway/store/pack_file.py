@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gateway.store import frame, pack_mend, pack_raw, pack_sql
+from gateway.store import frame, pack_epochs, pack_mend, pack_raw, pack_sql
 from gateway.store.pack_room import (
     FRESH,
     HISTORY,
@@ -50,7 +50,7 @@ from gateway.words.timeline import Epoch
 BALLAST_BYTES = 1_500_000
 SALVAGE_BATCH = 256
 AT_A_TIME = 100
-NOTHING = pack_raw.Tail([], is_damage=False)
+NOTHING = pack_raw.Tail([], [], is_damage=False)
 
 
 class PackFile:
@@ -113,14 +113,16 @@ class PackFile:
         self._sql.close()
         pack_mend.set_aside(self.path)
         self._sql = self._connect()
-        self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (self._epoch, *self._beginning))
+        self.learn([Epoch(self._epoch, *self._beginning)])
         mended = self._take_over(why, NOTHING)
         self._count()
         return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack WHERE level >= 0")}
 
     def take_over(self, copy: Path) -> Contents:
         """Insert what a copy has that is not here. Raises OSError."""
-        self._insert_missing(pack_raw.Salvage(copy))
+        salvaged = pack_raw.Salvage(copy)
+        self._insert_missing(salvaged)
+        self.learn(salvaged.epochs)
         return self._contents(*self._count(), None)
 
     def _what_is_wrong(self) -> str:
@@ -161,18 +163,18 @@ class PackFile:
         highest = max(self._one("SELECT coalesce(max(id), 0) FROM epoch"), pack_mend.highest_epoch(self.path))
         epoch = epoch or highest + 1
         with transaction(self._sql):
-            oldest = self._one("SELECT coalesce(min(id), 0) FROM pack") >> frame.EPOCH_SHIFT
-            self._sql.execute("DELETE FROM epoch WHERE id < ? AND id < ? - 100", (oldest or epoch, epoch))
+            pack_epochs.put_right(self._sql)
+            pack_epochs.forget(self._sql, epoch)
             if utc is not None:
-                self.know_utc(boot, utc)
-            self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (epoch, boot, started, utc))
+                pack_epochs.know_utc(self._sql, boot, utc)
+            pack_epochs.add(self._sql, [Epoch(epoch, boot, started, utc)])
         return epoch
 
     def _contents(self, packs: int, readings: int, mended: Mended | None) -> Contents:
         return Contents(
             epoch=self._epoch,
             marks={name: (e, n) for name, e, n in self._sql.execute("SELECT dataset, epoch, n FROM mark WHERE n > 0")},
-            epochs=[Epoch(*row) for row in self._sql.execute("SELECT * FROM epoch ORDER BY id")],
+            epochs=pack_epochs.known(self._sql),
             packs=packs,
             readings=readings,
             set_aside=self._room.set_aside(),
@@ -212,11 +214,13 @@ class PackFile:
     def _take_over(self, why: str, tail: pack_raw.Tail) -> Mended | None:
         """Insert what a damaged file, or the damaged end of a log, still holds."""
         packs = self._insert_missing(tail.packs)
+        self.learn(tail.epochs)
         old, aside, damaged = pack_mend.mending(self.path), "", 0
         if old.parent.exists():
             if old.is_file() or Path(f"{old}-wal").is_file():
                 salvaged = pack_raw.Salvage(old)
                 packs += self._insert_missing(salvaged)
+                self.learn(salvaged.epochs)
                 damaged = salvaged.damaged
             aside = str(pack_mend.keep_aside(self.path))
         elif packs and tail.is_damage:
@@ -348,7 +352,18 @@ class PackFile:
 
     def know_utc(self, boot: str, utc: int) -> None:
         """Store what to add to the stamps of a boot."""
-        self._sql.execute("UPDATE epoch SET utc = ? WHERE boot = ? AND utc IS NULL", (utc, boot))
+        if boot == self._beginning[0]:
+            self._beginning = *self._beginning[:2], utc
+        with transaction(self._sql):
+            pack_epochs.know_utc(self._sql, boot, utc)
+
+    def learn(self, epochs: Iterable[Epoch]) -> None:
+        """Store what another file knows of runs."""
+        boot, _, utc = self._beginning
+        with transaction(self._sql):
+            pack_epochs.add(self._sql, epochs)
+            if utc is not None:
+                pack_epochs.know_utc(self._sql, boot, utc)
 
     def retry(self) -> int:
         """Let the rows that were set aside wait again, and return how many they are."""

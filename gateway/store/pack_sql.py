@@ -6,7 +6,8 @@ shell, out. The log is grown once, when the file is made: one that grows costs a
 
 =========  ===============================================================================================
 ``pack``   a row for each sealed pack
-``epoch``  a row for each run of the gateway: boot, and what to add to its stamps, once that was certain
+``epoch``  a row for each run of the gateway: boot, and what to add to its stamps, once that was certain; the same under
+           a checksum in ``sealed_epoch`` (:mod:`gateway.store.pack_epochs`)
 ``mark``   per dataset the last pack that was ever committed, also when its row has left; and how many rows it has, so
            that nobody needs to count them
 ``lost``   what gave way, was refused or was damaged, until the receiver was told
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.host import durable
-from gateway.store import frame
+from gateway.store import frame, pack_epochs
 from gateway.store.pack_room import FRESH, Victim
 from gateway.words.reading import Pack
 from gateway.words.timeline import Epoch
@@ -69,6 +70,7 @@ CREATE TABLE lost(
     since INTEGER NOT NULL, until INTEGER NOT NULL,     -- taken
     PRIMARY KEY(dataset, epoch, reason, batch)
 ) STRICT, WITHOUT ROWID;
+{pack_epochs.SEALED};
 PRAGMA application_id={APPLICATION_ID};
 PRAGMA user_version={VERSION};
 COMMIT;
@@ -244,6 +246,7 @@ def _make_sound(sql: sqlite3.Connection, path: Path) -> None:
     if new:
         sql.executescript(SCHEMA + GROW)
         durable.sync_folder(path.parent)
+    sql.execute(pack_epochs.SEALED)  # a file that an older gateway made has no such table
 
 
 def one(sql: sqlite3.Connection, query: str, *parameters: object) -> int:
