@@ -36,8 +36,8 @@ from gateway.commands.check import FILE
 from gateway.config.faults import mean
 from gateway.config.toml_text import quoted
 from gateway.store import frame, pack_mend
+from gateway.store.level import FRESH, SET_ASIDE
 from gateway.store.pack_raw import Found, Salvage
-from gateway.store.pack_room import FRESH, SET_ASIDE
 from gateway.store.pack_sql import SqlError
 from gateway.words.reading import Pack
 

@@ -21,9 +21,9 @@ from typing import IO, Any, NamedTuple, Protocol
 import zstandard
 
 from gateway.host import durable
+from gateway.store.level import SET_ASIDE
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_raw import Found, Salvage
-from gateway.store.pack_room import SET_ASIDE, sound_level
 from gateway.store.pack_sql import Row
 from gateway.words.payload import unpacked
 from gateway.words.reading import Pack
@@ -257,7 +257,7 @@ def _batches(packs: Iterable[Found]) -> Iterator[list[Row]]:
     rows: list[Row] = []
     size = 0
     for number, level, pack in packs:
-        rows.append(Row(number, pack, sound_level(level)))
+        rows.append(Row(number, pack, level))
         size += len(pack.blob)
         if size >= BATCH_BYTES:
             yield rows

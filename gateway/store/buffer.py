@@ -29,11 +29,12 @@ import structlog
 from gateway.store.frame import number_of
 from gateway.store.held import Depth, Held, up_to
 from gateway.store.journal import Journal, Left
+from gateway.store.level import HISTORY, SET_ASIDE
 from gateway.store.pack_ahead import AHEAD
 from gateway.store.pack_disk import Disk
-from gateway.store.pack_file import PackFile
+from gateway.store.pack_file import PackFile, Waiting
 from gateway.store.pack_outgoing import RETRY_S, Outgoing
-from gateway.store.pack_room import HISTORY, SET_ASIDE, URGENT, Terms
+from gateway.store.pack_room import URGENT, Terms
 from gateway.store.pack_sql import Contents, Dropped, Loss, Mended, Row, SqlError, Written, loss_of, victim_of
 from gateway.words.reading import Pack
 from gateway.words.timeline import Epoch
@@ -214,7 +215,7 @@ class Buffer:
 
         Args:
             held: the pack.
-            level: tells why; see :mod:`gateway.store.pack_room`.
+            level: tells why; see :mod:`gateway.store.level`.
         """
         if held.left:
             return
@@ -266,16 +267,17 @@ class Buffer:
 
     async def verify(self) -> None:
         """Look at all that lay in the file when it was opened, slowly, so that damage is found in time."""
-        after, last = 0, number_of(self.epoch, 0)
-        while after < last:
+        after, end, last = -1, 0, number_of(self.epoch, 0)
+        while after < end < last:
+            after = end
             try:
-                rows, end, damaged = await self._disk.read(after, AHEAD)
+                end, damaged, waiting = await self._disk.verify(after, AHEAD)
             except (SqlError, OSError):
                 return  # it is told where packs are written
             self._damaged(damaged)
-            if not rows and not damaged:
-                return
-            after = end
+            if waiting is not None:
+                log.warning("the buffer's file does not tell how some packs stand: they are sent, maybe once more")
+                self._mended(waiting)
             await asyncio.sleep(VERIFY_PAUSE_S)
 
     async def answer(self) -> None:
@@ -418,15 +420,17 @@ class Buffer:
         self.depth.stored -= len(rows)
         self._gave_way(rows)
 
-    def _mended(self, there: set[int]) -> None:
+    def _mended(self, there: Waiting) -> None:
         """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
         for held in list(self._outgoing.out.values()):
             if held.stored and held.number not in there:
                 held.stored = False
                 self._ram[held.number] = held
-        waiting = there - self._leaving
+        waiting = there.keys() - self._leaving
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)
+        self.depth.readings = sum(there[number] for number in waiting)
+        self.depth.readings += sum(held.pack.readings for held in self._ram.values())
         self._outgoing.again_all()
 
     def _leave(self, number: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import structlog
 
 from gateway.store import pack_mend
-from gateway.store.pack_file import PackFile
+from gateway.store.pack_file import PackFile, Waiting
 from gateway.store.pack_sql import (
     ALL,
     Contents,
@@ -58,7 +58,7 @@ class Disk:
         file_at: Callable[[Path], PackFile],
         *,
         on_open: Callable[[Contents], None],
-        on_mend: Callable[[set[int]], None],
+        on_mend: Callable[[Waiting], None],
         in_ram: Path | None,
     ) -> None:
         """Set it; ``open`` opens it.
@@ -67,7 +67,7 @@ class Disk:
             path: the database.
             file_at: makes the file.
             on_open: takes what is in the file, once it could be opened.
-            on_mend: takes the numbers of the rows that are still there, when it was mended while it was in use.
+            on_mend: takes what is still there and waits, when it was mended while it was in use.
             in_ram: a folder in RAM, for a copy; None: there is none.
         """
         self._path = path
@@ -114,6 +114,10 @@ class Disk:
     async def read(self, after: int, limit: int, which: Which = ALL) -> tuple[list[Row], int, list[Dropped]]:
         """Read; see :meth:`gateway.store.pack_file.PackFile.read`."""
         return await self._sound(lambda: self._file.read(after, limit, which))
+
+    async def verify(self, after: int, limit: int) -> tuple[int, list[Dropped], Waiting | None]:
+        """Look at rows; see :meth:`gateway.store.pack_file.PackFile.verify`."""
+        return await self._sound(lambda: self._file.verify(after, limit))
 
     async def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
         """Read; see :meth:`gateway.store.pack_file.PackFile.held`."""

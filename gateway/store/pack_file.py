@@ -14,19 +14,22 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gateway.store import frame, pack_epochs, pack_mend, pack_raw, pack_sql
-from gateway.store.pack_room import (
+from gateway.store.level import (
+    FACTOR,
     FRESH,
     HISTORY,
-    HISTORY_RANK,
+    OF_OLDER,
     SET_ASIDE,
-    SET_ASIDE_RANK,
-    Room,
-    Terms,
-    Victim,
-    sound_level,
+    STORED,
+    is_of_older,
+    is_sound,
+    level_of,
+    stored,
 )
+from gateway.store.pack_room import HISTORY_RANK, SET_ASIDE_RANK, Room, Terms, Victim
 from gateway.store.pack_sql import (
     ALL,
     WAL_BYTES,
@@ -50,6 +53,9 @@ from gateway.words.timeline import Epoch
 BALLAST_BYTES = 1_500_000
 SALVAGE_BATCH = 256
 AT_A_TIME = 100
+Waiting = dict[int, int]
+"""The numbers of the rows that wait, and how many readings are in each."""
+
 NOTHING = pack_raw.Tail([], [], is_damage=False)
 
 
@@ -104,19 +110,15 @@ class PackFile:
             pack_mend.set_aside(self.path)
             return self._open(str(error), tail, epoch)
 
-    def mend(self, why: str) -> tuple[Mended | None, set[int]]:
-        """Mend the file that turned out to be damaged while it was open.
-
-        Returns:
-            What was found, and the numbers of the rows that wait.
-        """
+    def mend(self, why: str) -> tuple[Mended | None, Waiting]:
+        """Mend the file that turned out to be damaged while it was open, and return what was found and what waits."""
         self._sql.close()
         pack_mend.set_aside(self.path)
         self._sql = self._connect()
         self.learn([Epoch(self._epoch, *self._beginning)])
         mended = self._take_over(why, NOTHING)
         self._count()
-        return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack WHERE level >= 0")}
+        return mended, self._waiting()
 
     def take_over(self, copy: Path) -> Contents:
         """Insert what a copy has that is not here. Raises OSError."""
@@ -188,23 +190,35 @@ class PackFile:
         groups = []
         for dataset, levels, readings in marks:
             rows = {int(level): packs for level, packs in json.loads(levels).items()}
-            groups += [(dataset, level, packs, 0) for level, packs in rows.items()]
+            if any(map(is_of_older, rows)):
+                return self._adopt()
+            groups += [(dataset, level_of(level), packs, 0) for level, packs in rows.items()]
             groups.append((dataset, FRESH, 0, readings))
         self._room.count(groups)
         waiting = sum(packs for _, level, packs, _ in groups if level >= FRESH)
         return waiting, sum(readings for *_, readings in marks)
 
+    def _adopt(self) -> tuple[int, int]:
+        """Store the levels of an older gateway as ours, and count."""
+        self._sql.execute(f"UPDATE pack SET level = level * {FACTOR} WHERE level IN {OF_OLDER}")  # noqa: S608  # our own words
+        return self._count()
+
     def _count(self) -> tuple[int, int]:
         """Count packs and readings that wait, row by row, and note it."""
-        groups = self._sql.execute(
-            "SELECT dataset, level, count(*), sum(readings) FROM pack GROUP BY dataset, level"
-        ).fetchall()
-        self._room.count(groups)
         with transaction(self._sql):
+            groups = self._count_rows()
             self._sql.execute("UPDATE mark SET levels = '{}', readings = 0")
             self._note_counts()
         waiting = [(packs, readings) for _, level, packs, readings in groups if level >= FRESH]
         return sum(packs for packs, _ in waiting), sum(readings for _, readings in waiting)
+
+    def _count_rows(self) -> list[tuple[str, int, int, int]]:
+        """Let what has no sound level wait, and count."""
+        self._sql.execute(f"UPDATE pack SET level = {FRESH} WHERE coalesce(level NOT IN {STORED}, TRUE)")  # noqa: S608  # our own words
+        found = self._sql.execute("SELECT dataset, level, count(*), sum(readings) FROM pack GROUP BY dataset, level")
+        groups = [(dataset, level_of(level), packs, readings) for dataset, level, packs, readings in found]
+        self._room.count(groups)
+        return groups
 
     def _note_counts(self) -> None:
         changed = list(self._room.changed())
@@ -233,7 +247,7 @@ class PackFile:
         while some := list(itertools.islice(rest, SALVAGE_BATCH)):
             there = self.which_are_there([each.number for each in some])
             new = [each for each in some if each.number not in there]
-            self.write([Row(each.number, each.pack, sound_level(each.level)) for each in new], ())
+            self.write([Row(each.number, each.pack, each.level) for each in new], ())
             inserted += len(new)
         return inserted
 
@@ -298,15 +312,41 @@ class PackFile:
             f"{condition} ORDER BY id LIMIT ?",
             (after, *values, limit),
         ).fetchall()
+        rows, damaged = self._sound(found)
+        return rows, found[-1][0] if found else after, damaged
+
+    def verify(self, after: int, limit: int) -> tuple[int, list[Dropped], Waiting | None]:
+        """Look at up to ``limit`` rows whose number is greater than ``after``, in order, whether they wait or not.
+
+        Returns:
+            The number to go on after, the same where there are no more; rows that waited and were damaged, which are
+            deleted and counted as lost; what waits now, where the level of a row was none.
+        """
+        found = self._sql.execute(
+            "SELECT id, dataset, n, readings, taken, level, frame FROM pack WHERE id > ? ORDER BY id LIMIT ?",
+            (after, limit),
+        ).fetchall()
+        _, damaged = self._sound(found)
+        waiting = None
+        if not all(is_sound(level) for *_, level, _ in found):
+            self._count()
+            waiting = self._waiting()
+        return found[-1][0] if found else after, damaged, waiting
+
+    def _sound(self, found: Iterable[Sequence[Any]]) -> tuple[list[Row], list[Dropped]]:
+        """Take the packs out of whole rows; delete those that are damaged, and return those of them that waited."""
         rows, damaged = [], []
         for *columns, framed in found:
             try:
-                rows.append(Row(*frame.unseal(framed), columns[-1]))
+                rows.append(Row(*frame.unseal(framed), level_of(columns[-1])))
             except frame.Damaged:
-                damaged.append(Victim(*columns))
+                damaged.append(Victim.of_row(*columns))
         if damaged:
             self._give_up(damaged)
-        return rows, found[-1][0] if found else after, [Dropped(victim.id, victim.readings) for victim in damaged]
+        return rows, [Dropped(victim.id, victim.readings) for victim in damaged if victim.level >= FRESH]
+
+    def _waiting(self) -> Waiting:
+        return dict(self._sql.execute("SELECT id, readings FROM pack WHERE level >= 0").fetchall())
 
     def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
         """Return packs of a dataset by epoch and n, acknowledged or not, up to ``limit``, in order of n."""
@@ -319,7 +359,7 @@ class PackFile:
         rows = []
         for framed, level in found:
             try:
-                rows.append(Row(*frame.unseal(framed), level))
+                rows.append(Row(*frame.unseal(framed), level_of(level)))
             except frame.Damaged:
                 continue  # it is told where it is to be sent
         return rows
@@ -372,7 +412,7 @@ class PackFile:
             rows = self._sql.execute(f"SELECT dataset, level, readings FROM pack WHERE {dead}").fetchall()  # noqa: S608  # our own words
             self._sql.execute(f"UPDATE pack SET level = {FRESH} WHERE {dead}")  # noqa: S608  # the same
             for dataset, level, readings in rows:
-                self._room.left(dataset, level, readings)
+                self._room.left(dataset, level_of(level), readings)
                 self._room.came(dataset, FRESH, readings)
             self._note_counts()
         return len(rows)
@@ -389,19 +429,19 @@ class PackFile:
         these = f"WHERE id IN ({', '.join('?' * len(numbers))})"
         if self._history:
             select = f"SELECT id, dataset, level, readings FROM pack {these}"  # noqa: S608  # question marks
-            for row in self._sql.execute(select, numbers).fetchall():
-                self._room.moved(row, HISTORY)
+            for number, dataset, level, readings in self._sql.execute(select, numbers).fetchall():
+                self._room.moved((number, dataset, level_of(level), readings), HISTORY)
             self._sql.execute(f"UPDATE pack SET level = {HISTORY} {these}", numbers)  # noqa: S608  # the same
         else:
             delete = f"DELETE FROM pack {these} RETURNING dataset, level, readings"  # noqa: S608  # the same
-            for row in self._sql.execute(delete, numbers):
-                self._room.left(*row)
+            for dataset, level, readings in self._sql.execute(delete, numbers):
+                self._room.left(dataset, level_of(level), readings)
 
     def _set_aside(self, rows: Iterable[Row]) -> None:
         for number, pack, level in rows:
-            old = self._one("SELECT level FROM pack WHERE id = ?", number)
+            old = level_of(self._one("SELECT level FROM pack WHERE id = ?", number))
             self._room.moved((number, pack.dataset, old, pack.readings), level)
-            self._sql.execute("UPDATE pack SET level = ? WHERE id = ?", (level, number))
+            self._sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stored(level), number))
 
     def _make_room(self, rows: list[Row]) -> tuple[list[Row], list[Dropped], set[int]]:
         dropped: list[Dropped] = []
@@ -412,6 +452,8 @@ class PackFile:
             if least is not None and least <= self._rank(new):
                 victims = self._room.give_way(self._sql, least)
                 reason = "evicted"
+                if not victims:
+                    self._count_rows()
             else:
                 rows.remove(new)
                 refused.add(new.id)
@@ -445,7 +487,7 @@ class PackFile:
         self._sql.executemany(
             "INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                (number, pack.dataset, pack.n, pack.readings, pack.taken, level, frame.seal(number, pack))
+                (number, pack.dataset, pack.n, pack.readings, pack.taken, stored(level), frame.seal(number, pack))
                 for number, pack, level in rows
             ),
         )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from gateway.store import frame
+from gateway.store.level import level_in
 from gateway.words.reading import Pack
 from gateway.words.timeline import Epoch
 
@@ -37,7 +38,7 @@ MOST_LOG = 64 * 1024 * 1024
 
 
 class Found(NamedTuple):
-    """A pack that lies in the file; ``level``: see :mod:`gateway.store.pack_room`."""
+    """A pack that lies in the file; ``level``: see :mod:`gateway.store.level`."""
 
     number: int
     level: int
@@ -128,7 +129,7 @@ class Raw:
             return None
         sizes = [_bytes_of(kind) for kind in kinds]
         level_at = data_at + sum(sizes[:LEVEL])
-        level = _integer(record, level_at, kinds[LEVEL])
+        level = level_in(_integer(record, level_at, kinds[LEVEL]))
         frame_at = data_at + sum(sizes[:FRAME])
         sealed, pack = frame.unseal(record[frame_at : frame_at + sizes[FRAME]])
         if sealed != number:

@@ -18,15 +18,13 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from gateway.store.frame import EPOCH_SHIFT
+from gateway.store.level import FRESH, HISTORY, SET_ASIDE, THINNEST, level_of, stored
 
 WhenFull = Literal["drop-oldest", "thin", "keep"]
 
-FRESH, HISTORY = 0, -1  # levels: of a pack that nobody thinned, and of one that was acknowledged
-SET_ASIDE = -2  # this level and below: no broker takes it; below -127 it is the broker's reason code with a minus
-REFUSAL, LOWEST = 0x80, -0xFF
 HISTORY_RANK, SET_ASIDE_RANK = -2, -1
 GIVE_WAY = 16  # rows that leave at once when room is wanted
 EXPIRE = 64  # rows of history that leave in one commit at the most
@@ -46,13 +44,8 @@ class Terms(NamedTuple):
         return self.priority + 1000 * (self.when_full == "keep")
 
 
-def sound_level(level: int) -> int:
-    """Return a level that was found in a damaged file; no checksum covers it."""
-    return level if level >= HISTORY or level == SET_ASIDE or LOWEST <= level <= -REFUSAL else FRESH
-
-
 class Victim(NamedTuple):
-    """A row that gives way."""
+    """A row that gives way; ``level``: see :mod:`gateway.store.level`."""
 
     id: int
     dataset: str
@@ -60,6 +53,11 @@ class Victim(NamedTuple):
     readings: int
     taken: int
     level: int
+
+    @classmethod
+    def of_row(cls, number: int, dataset: str, n: int, readings: int, taken: int, found: int) -> Self:
+        """Return it as its row has it."""
+        return cls(number, dataset, n, readings, taken, level_of(found))
 
 
 Place = tuple[tuple[str, ...], int | None]
@@ -99,9 +97,9 @@ class Room:
         self._changed.update(self._counts)
 
     def changed(self) -> Iterator[tuple[str, int, str]]:
-        """Give, of datasets whose rows changed since the last time: rows by level in JSON, readings, dataset."""
+        """Give, of datasets whose rows changed since the last time: rows by stored level in JSON, readings, dataset."""
         for dataset in self._changed:
-            levels = {str(level): rows for level, rows in self._counts[dataset].items() if rows}
+            levels = {str(stored(level)): rows for level, rows in self._counts[dataset].items() if rows}
             yield json.dumps(levels), self._readings[dataset], dataset
         self._changed.clear()
 
@@ -161,15 +159,22 @@ class Room:
         return min((self.rank(dataset) for dataset in self._giving()), default=None)
 
     def give_way(self, sql: sqlite3.Connection, rank: int) -> list[Victim]:
-        """Delete the next few rows of a rank, by the rule of their dataset; never none while there are some."""
-        choice = min(self._choices(sql, rank), key=lambda choice: choice.rows[0].id)
+        """Delete the next few rows of a rank, by the rule of their dataset.
+
+        There are none where a row's level has become another, by itself: all must be counted anew.
+        """
+        choices = [choice for choice in self._choices(sql, rank) if choice.rows]
+        if not choices:
+            return []
+        choice = min(choices, key=lambda choice: choice.rows[0].id)
         self._after[choice.place] = choice.rows[-1].id
         victims = choice.rows
         if choice.thin:
             stays, *victims = choice.rows
-            sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stays.level + 1, stays.id))
+            thinner = min(stays.level + 1, THINNEST)
+            sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stored(thinner), stays.id))
             self.left(stays.dataset, stays.level, stays.readings)
-            self.came(stays.dataset, stays.level + 1, stays.readings)
+            self.came(stays.dataset, thinner, stays.readings)
         self._delete(sql, victims)
         return victims
 
@@ -199,12 +204,14 @@ class Room:
 
     def _find(self, sql: sqlite3.Connection, names: tuple[str, ...], level: int | None, limit: int) -> _Choice:
         """Find the oldest rows of some datasets, () for all, at one level, None for all that wait."""
-        which = "level >= 0" if level is None else f"level {'<=' if level == SET_ASIDE else '='} {level:d}"
+        which = "level >= 0" if level is None else f"level = {stored(level)}"
+        if level == SET_ASIDE:
+            which = f"level <= {SET_ASIDE}"
         if names:
             which += f" AND dataset IN ({', '.join('?' * len(names))})"
         query = f"SELECT id, dataset, n, readings, taken, level FROM pack WHERE id > ? AND {which} ORDER BY id LIMIT ?"  # noqa: S608  # our own words
         place = names, level
-        rows = [Victim(*row) for row in sql.execute(query, (self._after.get(place, 0), *names, limit))]
+        rows = [Victim.of_row(*row) for row in sql.execute(query, (self._after.get(place, 0), *names, limit))]
         return _Choice(rows, place, thin=level is not None and level >= FRESH)
 
     def _delete(self, sql: sqlite3.Connection, victims: Iterable[Victim]) -> None:

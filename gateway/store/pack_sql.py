@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 from gateway.host import durable
 from gateway.store import frame, pack_epochs
-from gateway.store.pack_room import FRESH, Victim
+from gateway.store.level import FRESH
+from gateway.store.pack_room import Victim
 from gateway.words.reading import Pack
 from gateway.words.timeline import Epoch
 
@@ -54,7 +55,7 @@ CREATE TABLE pack(
     n INTEGER NOT NULL,
     readings INTEGER NOT NULL,
     taken INTEGER NOT NULL,     -- nanoseconds of CLOCK_BOOTTIME, in the boot of its epoch
-    level INTEGER NOT NULL,     -- how often it was spared when its dataset was thinned; below 0: it waits no more
+    level INTEGER NOT NULL,     -- how it stands, and no bit of that can flip unnoticed: gateway.store.level
     frame BLOB NOT NULL
 ) STRICT;
 CREATE TABLE epoch(id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started INTEGER NOT NULL, utc INTEGER) STRICT;
@@ -100,7 +101,7 @@ SqlError = sqlite3.Error
 
 
 class Row(NamedTuple):
-    """A pack and its number in the file; ``level``: see :mod:`gateway.store.pack_room`."""
+    """A pack and its number in the file; ``level``: see :mod:`gateway.store.level`."""
 
     id: int
     pack: Pack
