@@ -53,6 +53,7 @@ from gateway.words.timeline import Epoch
 BALLAST_BYTES = 1_500_000
 SALVAGE_BATCH = 256
 AT_A_TIME = 100
+NO_PLACE: Mapping[str, tuple[int, int]] = {}
 Waiting = dict[int, int]
 """The numbers of the rows that wait, and how many readings are in each."""
 
@@ -84,6 +85,8 @@ class PackFile:
         self._history = history
         self._batches = itertools.count(1)
         self._epoch = self._page_bytes = 0
+        self._highest = 0  # no row has a greater number
+        self._spare = 0  # bytes of it that are free at least
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
         self._sql: sqlite3.Connection
 
@@ -156,6 +159,8 @@ class PackFile:
     def _connect(self) -> sqlite3.Connection:
         sql = connect(self.path)
         self._page_bytes = one(sql, "PRAGMA page_size")
+        self._highest = one(sql, "SELECT coalesce(max(id), 0) FROM pack")
+        self._spare = 0
         self._lay_ballast()
         return sql
 
@@ -220,10 +225,12 @@ class PackFile:
         self._room.count(groups)
         return groups
 
-    def _note_counts(self) -> None:
-        changed = list(self._room.changed())
-        self._sql.executemany(pack_sql.ADVANCE_MARK, ((dataset, 0, 0) for *_, dataset in changed))
-        self._sql.executemany("UPDATE mark SET levels = ?, readings = ? WHERE dataset = ?", changed)
+    def _note_counts(self, last: Mapping[str, tuple[int, int]] = NO_PLACE) -> None:
+        """Note how many rows there are where that changed, and the (epoch, n) of the last one of a dataset."""
+        changed = self._room.changed()
+        self._sql.executemany(
+            pack_sql.MARK, [(dataset, *last.get(dataset, (0, 0)), *counts) for dataset, *counts in changed]
+        )
 
     def _take_over(self, why: str, tail: pack_raw.Tail) -> Mended | None:
         """Insert what a damaged file, or the damaged end of a log, still holds."""
@@ -287,15 +294,16 @@ class PackFile:
                     self._acknowledged(leaving[some : some + AT_A_TIME])
                 if forget_before is not None:
                     self._room.forget(self._sql, forget_before)
-                there = self.which_are_there([row.id for row in rows])  # the journal may give a pack again
+                known = [row.id for row in rows if row.id <= self._highest]  # the journal may give a pack again
+                there = self.which_are_there(known)
                 self._set_aside(row for row in rows if row.id in there and row.level <= SET_ASIDE)
                 rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
-                self._insert(rows)
-                self._note_counts()
+                self._note_counts(self._insert(rows))
                 if losses:
                     pack_sql.add_losses(self._sql, losses)
         except BaseException:
             self._room.restore(saved)
+            self._spare = 0  # what gave way is there again
             raise
         self._lay_ballast()
         return Written(dropped, refused, self._room.set_aside())
@@ -446,7 +454,7 @@ class PackFile:
     def _make_room(self, rows: list[Row]) -> tuple[list[Row], list[Dropped], set[int]]:
         dropped: list[Dropped] = []
         refused: set[int] = set()
-        while rows and self.used_bytes() + room_for(rows) > self._max_bytes:
+        while rows and not self._has_room(room_for(rows)):
             least = self._room.least()
             new = min(rows, key=self._refused_first)
             if least is not None and least <= self._rank(new):
@@ -460,6 +468,14 @@ class PackFile:
                 victims, reason = [victim_of(new)], "refused"
             dropped += self._lose(victims, reason)
         return rows, dropped, refused
+
+    def _has_room(self, size: int) -> bool:
+        """Tell whether so many bytes fit; the pages in use are only asked for when those there were may be taken."""
+        if size > self._spare:
+            self._spare = self._max_bytes - self.used_bytes()
+        fits = size <= self._spare
+        self._spare -= size if fits else 0
+        return fits
 
     def _refused_first(self, row: Row) -> tuple[int, int]:
         """Order new packs: the least important first, the older first; of what is to be kept the newer first."""
@@ -483,7 +499,8 @@ class PackFile:
             self._lose(damaged, "damaged")
             self._note_counts()
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _insert(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+        """Insert rows and return the (epoch, n) of the last of each dataset."""
         self._sql.executemany(
             "INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
@@ -491,10 +508,12 @@ class PackFile:
                 for number, pack, level in rows
             ),
         )
-        for row in rows:
-            self._room.came(row.pack.dataset, row.level, row.pack.readings)
-        last = {pack.dataset: (pack.epoch, pack.n) for _, pack, _ in sorted(rows, key=lambda row: row.id)}
-        self._sql.executemany(pack_sql.ADVANCE_MARK, ((dataset, *place) for dataset, place in last.items()))
+        last: dict[str, tuple[int, int]] = {}
+        for number, pack, level in sorted(rows):
+            self._room.came(pack.dataset, level, pack.readings)
+            last[pack.dataset] = pack.epoch, pack.n
+            self._highest = max(self._highest, number)
+        return last
 
     def _lay_ballast(self) -> None:
         """Keep a little of the disk back for the day it is full: then even a deletion needs room."""
@@ -510,6 +529,7 @@ class PackFile:
             return False
         self._ballast.unlink()
         self._max_bytes = min(self._max_bytes, self._one("PRAGMA page_count") * self._page_bytes)
+        self._spare = 0
         self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return True
 

@@ -16,7 +16,7 @@ That holds because numbers grow: a row of some level never appears behind one th
 
 import json
 import sqlite3
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, Self
 
@@ -64,7 +64,7 @@ Place = tuple[tuple[str, ...], int | None]
 """Where a search goes on: the datasets it looks for, () for all, and the level, None for all that wait."""
 
 
-Saved = tuple[dict[str, Counter[int]], Counter[str], dict[Place, int], set[str]]
+Saved = tuple[dict[str, defaultdict[int, int]], defaultdict[str, int], dict[Place, int], set[str]]
 
 
 class _Choice(NamedTuple):
@@ -80,8 +80,8 @@ class Room:
 
     def __init__(self, terms: Mapping[str, Terms]) -> None:
         self._terms = terms
-        self._counts: dict[str, Counter[int]] = {}
-        self._readings: Counter[str] = Counter()
+        self._counts: dict[str, defaultdict[int, int]] = {}
+        self._readings: defaultdict[str, int] = defaultdict(int)
         self._after: dict[Place, int] = {}
         self._changed: set[str] = set()
 
@@ -91,16 +91,16 @@ class Room:
         self._readings.clear()
         self._after.clear()
         for dataset, level, number, readings in rows:
-            self._counts.setdefault(dataset, Counter())[level] += number
+            self._counts.setdefault(dataset, defaultdict(int))[level] += number
             if level >= FRESH:
                 self._readings[dataset] += readings
         self._changed.update(self._counts)
 
-    def changed(self) -> Iterator[tuple[str, int, str]]:
-        """Give, of datasets whose rows changed since the last time: rows by stored level in JSON, readings, dataset."""
+    def changed(self) -> Iterator[tuple[str, str, int]]:
+        """Give, of datasets whose rows changed since the last time: dataset, rows by stored level in JSON, readings."""
         for dataset in self._changed:
             levels = {str(stored(level)): rows for level, rows in self._counts[dataset].items() if rows}
-            yield json.dumps(levels), self._readings[dataset], dataset
+            yield dataset, json.dumps(levels), self._readings[dataset]
         self._changed.clear()
 
     def save(self) -> Saved:
@@ -121,7 +121,7 @@ class Room:
         self._count(dataset, level, -1, -readings)
 
     def _count(self, dataset: str, level: int, rows: int, readings: int) -> None:
-        self._counts.setdefault(dataset, Counter())[level] += rows
+        self._counts.setdefault(dataset, defaultdict(int))[level] += rows
         if level >= FRESH:
             self._readings[dataset] += readings
         self._changed.add(dataset)
@@ -136,7 +136,11 @@ class Room:
 
     def waiting(self) -> frozenset[str]:
         """Return the datasets of which there are rows that wait."""
-        return frozenset(name for name, counts in self._counts.items() if any(level >= FRESH for level in +counts))
+        return frozenset(
+            name
+            for name, counts in self._counts.items()
+            if any(rows > 0 for level, rows in counts.items() if level >= FRESH)
+        )
 
     def set_aside(self) -> int:
         """Return how many rows no broker takes."""
@@ -152,7 +156,7 @@ class Room:
 
     def least(self) -> int | None:
         """Return the rank of what gives way next; None: there is nothing."""
-        if any(counts[HISTORY] for counts in self._counts.values()):
+        if any(counts.get(HISTORY) for counts in self._counts.values()):
             return HISTORY_RANK
         if self.set_aside():
             return SET_ASIDE_RANK
@@ -186,7 +190,7 @@ class Room:
         self._delete(sql, old)
 
     def _giving(self) -> list[str]:
-        return [name for name, counts in self._counts.items() if counts.total() and self.rule(name) != "keep"]
+        return [name for name, counts in self._counts.items() if any(counts.values()) and self.rule(name) != "keep"]
 
     def _choices(self, sql: sqlite3.Connection, rank: int) -> Iterator[_Choice]:
         """Give what may go next: of all datasets that drop their oldest together, of each that is thinned apart."""

@@ -88,9 +88,11 @@ ON CONFLICT DO UPDATE SET packs = packs + excluded.packs, readings = readings + 
     first = min(first, excluded.first), last = max(last, excluded.last),
     since = min(since, excluded.since), until = max(until, excluded.until)
 """
-ADVANCE_MARK = """
-INSERT INTO mark(dataset, epoch, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch, n = excluded.n
-WHERE (excluded.epoch, excluded.n) > (mark.epoch, mark.n)
+MARK = """
+INSERT INTO mark VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    epoch = max(epoch, excluded.epoch),
+    n = CASE WHEN (excluded.epoch, excluded.n) > (epoch, n) THEN excluded.n ELSE n END,
+    levels = excluded.levels, readings = excluded.readings
 """  # what is salvaged comes in no order
 CLOSE_LOST = "UPDATE lost SET batch = :batch WHERE batch = 0"
 DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
