@@ -1,66 +1,36 @@
 """A door: the buffer's file. All of it runs on the buffer's one thread, over one connection.
 
-One row is one sealed pack, framed (:mod:`gateway.store.frame`), so that a flipped bit is noticed and a damaged file can
-be read without SQLite (:mod:`gateway.store.pack_raw`). Opening never fails because of what is in the file: it is set
-aside, and what is sound in it is taken over (:mod:`gateway.store.pack_mend`). Who gives way when the file is full is
-:mod:`gateway.store.pack_room`.
+Opening never fails because of what is in the file: it is set aside, and what is sound in it is taken over
+(:mod:`gateway.store.pack_mend`, :mod:`gateway.store.pack_raw`). What is done with its rows once it is open is
+:mod:`gateway.store.pack_rows`.
 """
 
-import contextlib
 import itertools
-import json
-import os
-import shutil
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from gateway.store import frame, pack_epochs, pack_mend, pack_raw, pack_sql
-from gateway.store.level import (
-    FACTOR,
-    FRESH,
-    HISTORY,
-    OF_OLDER,
-    SET_ASIDE,
-    STORED,
-    is_of_older,
-    is_sound,
-    level_of,
-    stored,
-)
-from gateway.store.pack_room import HISTORY_RANK, SET_ASIDE_RANK, Room, Terms, Victim
+from gateway.store import frame, pack_counts, pack_epochs, pack_mend, pack_raw, pack_sql
+from gateway.store.pack_room import Room, Terms
+from gateway.store.pack_rows import Rows, Waiting
+from gateway.store.pack_space import Space
 from gateway.store.pack_sql import (
-    ALL,
-    WAL_BYTES,
     Contents,
-    Dropped,
     Loss,
     Mended,
     Row,
-    Which,
-    Written,
     connect,
     is_damage,
-    loss_of,
     one,
-    room_for,
     transaction,
-    victim_of,
 )
 from gateway.words.timeline import Epoch
 
-BALLAST_BYTES = 1_500_000
 SALVAGE_BATCH = 256
-AT_A_TIME = 100
-NO_PLACE: Mapping[str, tuple[int, int]] = {}
-Waiting = dict[int, int]
-"""The numbers of the rows that wait, and how many readings are in each."""
-
 NOTHING = pack_raw.Tail([], [], is_damage=False)
 
 
-class PackFile:
+class PackFile(Rows):
     """The file. Every method may raise SqlError; :func:`is_damage` tells whether ``mend`` helps.
 
     Attributes:
@@ -78,17 +48,11 @@ class PackFile:
             terms: by dataset, who gives way; it may change.
             history: acknowledged packs stay while there is room.
         """
+        super().__init__(Room(terms if terms is not None else {}), Space(path, max_bytes), history=history)
         self.path = path
-        self._most_bytes = self._max_bytes = max_bytes - WAL_BYTES
-        self._ballast = path.with_name(f"{path.name}.ballast")
-        self._room = Room(terms if terms is not None else {})
-        self._history = history
         self._batches = itertools.count(1)
-        self._epoch = self._page_bytes = 0
-        self._highest = 0  # no row has a greater number
-        self._spare = 0  # bytes of it that are free at least
+        self._epoch = 0
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
-        self._sql: sqlite3.Connection
 
     def open(self, boot: str, started: int = 0, utc: int | None = None, epoch: int = 0) -> Contents:
         """Open or make it and begin an epoch; whatever is in the file, it is mended. Raises OSError as well.
@@ -101,7 +65,7 @@ class PackFile:
         """
         pack_mend.make_folder(self.path.parent)
         self._beginning = boot, started, utc
-        why = self._what_is_wrong()
+        why = pack_mend.what_is_wrong(self.path)
         if why:
             pack_mend.set_aside(self.path)
         tail = pack_raw.dropped_by_sqlite(self.path)  # before SQLite overwrites it
@@ -117,56 +81,38 @@ class PackFile:
         """Mend the file that turned out to be damaged while it was open, and return what was found and what waits."""
         self._sql.close()
         pack_mend.set_aside(self.path)
-        self._sql = self._connect()
+        self.begin(connect(self.path))
         self.learn([Epoch(self._epoch, *self._beginning)])
         mended = self._take_over(why, NOTHING)
-        self._count()
-        return mended, self._waiting()
+        pack_counts.count(self._sql, self._room)
+        return mended, self.waiting()
 
     def take_over(self, copy: Path) -> Contents:
         """Insert what a copy has that is not here. Raises OSError."""
         salvaged = pack_raw.Salvage(copy)
         self._insert_missing(salvaged)
         self.learn(salvaged.epochs)
-        return self._contents(*self._count(), None)
-
-    def _what_is_wrong(self) -> str:
-        """Return what SQLite would not notice, or could not even look at; "" for nothing."""
-        if pack_mend.mending(self.path).parent.exists() and not self.path.exists():
-            return "the file was being mended when the gateway ended"
-        if self.path.is_dir():
-            return "there is a folder in its place"
-        if self.path.exists() and not self.path.stat().st_size and pack_mend.highest_epoch(self.path):
-            return "the file is empty"
-        if not self.path.exists() and pack_mend.highest_epoch(self.path):
-            return "the file is gone"
-        return ""
+        return self._contents(*pack_counts.count(self._sql, self._room), None)
 
     def _open(self, why: str, tail: pack_raw.Tail, epoch: int) -> Contents:
-        self._sql = self._connect()
+        self._sql = connect(self.path)
         try:
+            self.begin(self._sql)
             self._epoch = self._begin(epoch)
             pack_mend.note_epoch(self.path, max(self._epoch, pack_mend.highest_epoch(self.path)))
             mended = self._take_over(why, tail)
             if tail.packs:
                 self._sql.execute("PRAGMA wal_checkpoint(RESTART)")  # else they lie there still at the next start
-            packs, readings = self._count() if mended or tail.packs else self._recall()
+            counted = pack_counts.count if mended or tail.packs else pack_counts.recall
+            packs, readings = counted(self._sql, self._room)
         except BaseException:
             self._sql.close()
             raise
         return self._contents(packs, readings, mended)
 
-    def _connect(self) -> sqlite3.Connection:
-        sql = connect(self.path)
-        self._page_bytes = one(sql, "PRAGMA page_size")
-        self._highest = one(sql, "SELECT coalesce(max(id), 0) FROM pack")
-        self._spare = 0
-        self._lay_ballast()
-        return sql
-
     def _begin(self, epoch: int) -> int:
         boot, started, utc = self._beginning
-        self._recall()
+        pack_counts.recall(self._sql, self._room)
         highest = max(self._one("SELECT coalesce(max(id), 0) FROM epoch"), pack_mend.highest_epoch(self.path))
         epoch = epoch or highest + 1
         with transaction(self._sql):
@@ -187,49 +133,6 @@ class PackFile:
             set_aside=self._room.set_aside(),
             waiting=self._room.waiting(),
             mended=mended,
-        )
-
-    def _recall(self) -> tuple[int, int]:
-        """Return packs and readings that wait, as the last commit noted them."""
-        marks = self._sql.execute("SELECT dataset, levels, readings FROM mark").fetchall()
-        groups = []
-        for dataset, levels, readings in marks:
-            rows = {int(level): packs for level, packs in json.loads(levels).items()}
-            if any(map(is_of_older, rows)):
-                return self._adopt()
-            groups += [(dataset, level_of(level), packs, 0) for level, packs in rows.items()]
-            groups.append((dataset, FRESH, 0, readings))
-        self._room.count(groups)
-        waiting = sum(packs for _, level, packs, _ in groups if level >= FRESH)
-        return waiting, sum(readings for *_, readings in marks)
-
-    def _adopt(self) -> tuple[int, int]:
-        """Store the levels of an older gateway as ours, and count."""
-        self._sql.execute(f"UPDATE pack SET level = level * {FACTOR} WHERE level IN {OF_OLDER}")  # noqa: S608  # our own words
-        return self._count()
-
-    def _count(self) -> tuple[int, int]:
-        """Count packs and readings that wait, row by row, and note it."""
-        with transaction(self._sql):
-            groups = self._count_rows()
-            self._sql.execute("UPDATE mark SET levels = '{}', readings = 0")
-            self._note_counts()
-        waiting = [(packs, readings) for _, level, packs, readings in groups if level >= FRESH]
-        return sum(packs for packs, _ in waiting), sum(readings for _, readings in waiting)
-
-    def _count_rows(self) -> list[tuple[str, int, int, int]]:
-        """Let what has no sound level wait, and count."""
-        self._sql.execute(f"UPDATE pack SET level = {FRESH} WHERE coalesce(level NOT IN {STORED}, TRUE)")  # noqa: S608  # our own words
-        found = self._sql.execute("SELECT dataset, level, count(*), sum(readings) FROM pack GROUP BY dataset, level")
-        groups = [(dataset, level_of(level), packs, readings) for dataset, level, packs, readings in found]
-        self._room.count(groups)
-        return groups
-
-    def _note_counts(self, last: Mapping[str, tuple[int, int]] = NO_PLACE) -> None:
-        """Note how many rows there are where that changed, and the (epoch, n) of the last one of a dataset."""
-        changed = self._room.changed()
-        self._sql.executemany(
-            pack_sql.MARK, [(dataset, *last.get(dataset, (0, 0)), *counts) for dataset, *counts in changed]
         )
 
     def _take_over(self, why: str, tail: pack_raw.Tail) -> Mended | None:
@@ -257,129 +160,6 @@ class PackFile:
             self.write([Row(each.number, each.pack, each.level) for each in new], ())
             inserted += len(new)
         return inserted
-
-    def write(
-        self,
-        rows: Sequence[Row],
-        leaving: Iterable[int],
-        losses: Iterable[Loss] = (),
-        *,
-        forget_before: int | None = None,
-    ) -> Written:
-        """Delete what leaves, make room, insert: one transaction, one fsync.
-
-        Args:
-            rows: new packs; with a level of HISTORY those that were acknowledged already, with one of SET_ASIDE and
-                below those that no broker takes, which may have a row.
-            leaving: numbers of rows that were acknowledged.
-            losses: to be remembered.
-            forget_before: packs of the history that were taken before leave, nanoseconds since 1970.
-        """
-        leaving = list(leaving)
-        losses = list(losses)
-        try:
-            return self._write(rows, leaving, losses, forget_before)
-        except sqlite3.OperationalError as error:
-            if not self._gave_up_ballast(error):
-                raise
-            return self._write(rows, leaving, losses, forget_before)
-
-    def _write(
-        self, rows: Sequence[Row], leaving: Sequence[int], losses: Sequence[Loss], forget_before: int | None
-    ) -> Written:
-        saved = self._room.save()
-        try:
-            with transaction(self._sql):
-                for some in range(0, len(leaving), AT_A_TIME):
-                    self._acknowledged(leaving[some : some + AT_A_TIME])
-                if forget_before is not None:
-                    self._room.forget(self._sql, forget_before)
-                known = [row.id for row in rows if row.id <= self._highest]  # the journal may give a pack again
-                there = self.which_are_there(known)
-                self._set_aside(row for row in rows if row.id in there and row.level <= SET_ASIDE)
-                rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
-                self._note_counts(self._insert(rows))
-                if losses:
-                    pack_sql.add_losses(self._sql, losses)
-        except BaseException:
-            self._room.restore(saved)
-            self._spare = 0  # what gave way is there again
-            raise
-        self._lay_ballast()
-        return Written(dropped, refused, self._room.set_aside())
-
-    def read(self, after: int, limit: int, which: Which = ALL) -> tuple[list[Row], int, list[Dropped]]:
-        """Return up to ``limit`` rows that wait and whose number is greater than ``after``, in order.
-
-        Returns:
-            The rows; the number to go on after; rows that were damaged, which are deleted and counted as lost.
-        """
-        condition, values = which.condition()
-        found = self._sql.execute(
-            "SELECT id, dataset, n, readings, taken, level, frame FROM pack WHERE id > ? AND level >= 0"  # noqa: S608  # our own words
-            f"{condition} ORDER BY id LIMIT ?",
-            (after, *values, limit),
-        ).fetchall()
-        rows, damaged = self._sound(found)
-        return rows, found[-1][0] if found else after, damaged
-
-    def verify(self, after: int, limit: int) -> tuple[int, list[Dropped], Waiting | None]:
-        """Look at up to ``limit`` rows whose number is greater than ``after``, in order, whether they wait or not.
-
-        Returns:
-            The number to go on after, the same where there are no more; rows that waited and were damaged, which are
-            deleted and counted as lost; what waits now, where the level of a row was none.
-        """
-        found = self._sql.execute(
-            "SELECT id, dataset, n, readings, taken, level, frame FROM pack WHERE id > ? ORDER BY id LIMIT ?",
-            (after, limit),
-        ).fetchall()
-        _, damaged = self._sound(found)
-        waiting = None
-        if not all(is_sound(level) for *_, level, _ in found):
-            self._count()
-            waiting = self._waiting()
-        return found[-1][0] if found else after, damaged, waiting
-
-    def _sound(self, found: Iterable[Sequence[Any]]) -> tuple[list[Row], list[Dropped]]:
-        """Take the packs out of whole rows; delete those that are damaged, and return those of them that waited."""
-        rows, damaged = [], []
-        for *columns, framed in found:
-            try:
-                rows.append(Row(*frame.unseal(framed), level_of(columns[-1])))
-            except frame.Damaged:
-                damaged.append(Victim.of_row(*columns))
-        if damaged:
-            self._give_up(damaged)
-        return rows, [Dropped(victim.id, victim.readings) for victim in damaged if victim.level >= FRESH]
-
-    def _waiting(self) -> Waiting:
-        return dict(self._sql.execute("SELECT id, readings FROM pack WHERE level >= 0").fetchall())
-
-    def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
-        """Return packs of a dataset by epoch and n, acknowledged or not, up to ``limit``, in order of n."""
-        span = frame.number_of(epoch, 0), frame.number_of(epoch + 1, 0)
-        found = self._sql.execute(
-            "SELECT frame, level FROM pack WHERE id >= ? AND id < ? AND dataset = ? AND n BETWEEN ? AND ?"
-            " ORDER BY id LIMIT ?",
-            (*span, dataset, first, last, limit),
-        )
-        rows = []
-        for framed, level in found:
-            try:
-                rows.append(Row(*frame.unseal(framed), level_of(level)))
-            except frame.Damaged:
-                continue  # it is told where it is to be sent
-        return rows
-
-    def which_are_there(self, numbers: Sequence[int]) -> set[int]:
-        """Return those of some numbers that have a row."""
-        there: set[int] = set()
-        for some in range(0, len(numbers), AT_A_TIME):
-            wanted = numbers[some : some + AT_A_TIME]
-            query = f"SELECT id FROM pack WHERE id IN ({', '.join('?' * len(wanted))})"  # noqa: S608  # question marks
-            there.update(number for (number,) in self._sql.execute(query, wanted))
-        return there
 
     def losses(self) -> tuple[int, list[Loss]]:
         """Return what was lost and not told yet, and the number of that batch; what is lost from now on is another."""
@@ -413,125 +193,9 @@ class PackFile:
             if utc is not None:
                 pack_epochs.know_utc(self._sql, boot, utc)
 
-    def retry(self) -> int:
-        """Let the rows that were set aside wait again, and return how many they are."""
-        dead = f"level <= {SET_ASIDE}"
-        with transaction(self._sql):
-            rows = self._sql.execute(f"SELECT dataset, level, readings FROM pack WHERE {dead}").fetchall()  # noqa: S608  # our own words
-            self._sql.execute(f"UPDATE pack SET level = {FRESH} WHERE {dead}")  # noqa: S608  # the same
-            for dataset, level, readings in rows:
-                self._room.left(dataset, level_of(level), readings)
-                self._room.came(dataset, FRESH, readings)
-            self._note_counts()
-        return len(rows)
-
-    def used_bytes(self) -> int:
-        """Return the bytes of the pages in use."""
-        return (self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")) * self._page_bytes
-
     def close(self) -> None:
         """Close it. The log goes with that, and is grown again by the next who opens it."""
         self._sql.close()
-
-    def _acknowledged(self, numbers: Sequence[int]) -> None:
-        these = f"WHERE id IN ({', '.join('?' * len(numbers))})"
-        if self._history:
-            select = f"SELECT id, dataset, level, readings FROM pack {these}"  # noqa: S608  # question marks
-            for number, dataset, level, readings in self._sql.execute(select, numbers).fetchall():
-                self._room.moved((number, dataset, level_of(level), readings), HISTORY)
-            self._sql.execute(f"UPDATE pack SET level = {HISTORY} {these}", numbers)  # noqa: S608  # the same
-        else:
-            delete = f"DELETE FROM pack {these} RETURNING dataset, level, readings"  # noqa: S608  # the same
-            for dataset, level, readings in self._sql.execute(delete, numbers):
-                self._room.left(dataset, level_of(level), readings)
-
-    def _set_aside(self, rows: Iterable[Row]) -> None:
-        for number, pack, level in rows:
-            old = level_of(self._one("SELECT level FROM pack WHERE id = ?", number))
-            self._room.moved((number, pack.dataset, old, pack.readings), level)
-            self._sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stored(level), number))
-
-    def _make_room(self, rows: list[Row]) -> tuple[list[Row], list[Dropped], set[int]]:
-        dropped: list[Dropped] = []
-        refused: set[int] = set()
-        while rows and not self._has_room(room_for(rows)):
-            least = self._room.least()
-            new = min(rows, key=self._refused_first)
-            if least is not None and least <= self._rank(new):
-                victims = self._room.give_way(self._sql, least)
-                reason = "evicted"
-                if not victims:
-                    self._count_rows()
-            else:
-                rows.remove(new)
-                refused.add(new.id)
-                victims, reason = [victim_of(new)], "refused"
-            dropped += self._lose(victims, reason)
-        return rows, dropped, refused
-
-    def _has_room(self, size: int) -> bool:
-        """Tell whether so many bytes fit; the pages in use are only asked for when those there were may be taken."""
-        if size > self._spare:
-            self._spare = self._max_bytes - self.used_bytes()
-        fits = size <= self._spare
-        self._spare -= size if fits else 0
-        return fits
-
-    def _refused_first(self, row: Row) -> tuple[int, int]:
-        """Order new packs: the least important first, the older first; of what is to be kept the newer first."""
-        return self._rank(row), -row.id if self._room.rule(row.pack.dataset) == "keep" else row.id
-
-    def _rank(self, row: Row) -> int:
-        if row.level >= FRESH:
-            return self._room.rank(row.pack.dataset)
-        return HISTORY_RANK if row.level == HISTORY else SET_ASIDE_RANK
-
-    def _lose(self, victims: Iterable[Victim], reason: str) -> list[Dropped]:
-        lost = [victim for victim in victims if victim.level != HISTORY]
-        pack_sql.add_losses(self._sql, (loss_of([victim], reason) for victim in lost))
-        return [Dropped(victim.id, victim.readings) for victim in lost if victim.level >= FRESH]
-
-    def _give_up(self, damaged: Sequence[Victim]) -> None:
-        with transaction(self._sql):
-            for victim in damaged:
-                self._sql.execute("DELETE FROM pack WHERE id = ?", (victim.id,))
-                self._room.left(victim.dataset, victim.level, victim.readings)
-            self._lose(damaged, "damaged")
-            self._note_counts()
-
-    def _insert(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
-        """Insert rows and return the (epoch, n) of the last of each dataset."""
-        self._sql.executemany(
-            "INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                (number, pack.dataset, pack.n, pack.readings, pack.taken, stored(level), frame.seal(number, pack))
-                for number, pack, level in rows
-            ),
-        )
-        last: dict[str, tuple[int, int]] = {}
-        for number, pack, level in sorted(rows):
-            self._room.came(pack.dataset, level, pack.readings)
-            last[pack.dataset] = pack.epoch, pack.n
-            self._highest = max(self._highest, number)
-        return last
-
-    def _lay_ballast(self) -> None:
-        """Keep a little of the disk back for the day it is full: then even a deletion needs room."""
-        if self._ballast.exists() or shutil.disk_usage(self.path.parent).free < 4 * BALLAST_BYTES:
-            return
-        with contextlib.suppress(OSError), self._ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)  # allocates, writes nothing
-        self._max_bytes = self._most_bytes
-
-    def _gave_up_ballast(self, error: sqlite3.OperationalError) -> bool:
-        """Where the disk is full, free the ballast, and let the file not grow beyond what it is. Tell whether."""
-        if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._ballast.exists():
-            return False
-        self._ballast.unlink()
-        self._max_bytes = min(self._max_bytes, self._one("PRAGMA page_count") * self._page_bytes)
-        self._spare = 0
-        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return True
 
     def _one(self, query: str, *parameters: object) -> int:
         return one(self._sql, query, *parameters)

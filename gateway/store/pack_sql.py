@@ -88,12 +88,6 @@ ON CONFLICT DO UPDATE SET packs = packs + excluded.packs, readings = readings + 
     first = min(first, excluded.first), last = max(last, excluded.last),
     since = min(since, excluded.since), until = max(until, excluded.until)
 """
-MARK = """
-INSERT INTO mark VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    epoch = max(epoch, excluded.epoch),
-    n = CASE WHEN (excluded.epoch, excluded.n) > (epoch, n) THEN excluded.n ELSE n END,
-    levels = excluded.levels, readings = excluded.readings
-"""  # what is salvaged comes in no order
 CLOSE_LOST = "UPDATE lost SET batch = :batch WHERE batch = 0"
 DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 UNREADABLE = (UnicodeDecodeError, TypeError, ValueError, OverflowError)  # what damaged columns come to in Python
