@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gateway.store.buffer import Buffer
 from gateway.store.journal import Journal
-from gateway.store.pack_file import BALLAST_BYTES
 from gateway.store.pack_outgoing import RETRY_S
+from gateway.store.pack_space import BALLAST_BYTES
 from hil.vclock import run
 from tests.buffer_bench import ROOMY, pack
 

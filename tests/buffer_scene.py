@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.store.frame import number_of
+from gateway.store.level import FRESH, HISTORY
 from gateway.store.pack_file import PackFile
-from gateway.store.pack_room import FRESH, HISTORY
 from gateway.store.pack_sql import Row
 from gateway.words.payload import packed
 from gateway.words.reading import Pack, Quality, Reading

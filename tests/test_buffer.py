@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store.buffer import DELETE_WITHIN_S, Buffer
+from gateway.store.buffer import Buffer
 from gateway.store.held import Held
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_room import Terms
+from gateway.store.unwritten import DELETE_WITHIN_S
 from tests.buffer_bench import OLD_PAGE_BYTES, PAGE_BYTES, ROOMY, WAL_BYTES, SlowDisk, contents, live, pack, pages_of
 
 HOUR_S = 3600

@@ -132,7 +132,7 @@ def test_a_full_disk_keeps_packs_in_memory_and_they_are_written_when_there_is_ro
 def test_while_the_disk_refuses_memory_is_bounded_and_the_oldest_give_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.buffer.RAM_BYTES", 20_000)
+    monkeypatch.setattr("gateway.store.unwritten.RAM_BYTES", 20_000)
 
     async def scene(buffer: Buffer) -> None:
         with no_file_grows_beyond(0), capture_logs() as logs:

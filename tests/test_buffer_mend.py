@@ -13,10 +13,10 @@ import pytest
 from gateway.store.buffer import Buffer
 from gateway.store.frame import number_of
 from gateway.store.journal import Journal, Left
+from gateway.store.level import HISTORY
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_mend import KEPT
 from gateway.store.pack_raw import Raw, Salvage
-from gateway.store.pack_room import HISTORY
 from gateway.store.pack_sql import Row
 from hil.vclock import run
 from tests.buffer_bench import PAGE_BYTES, ROOMY, Key, key, live, pack

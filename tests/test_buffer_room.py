@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.store.buffer import Buffer
+from gateway.store.level import HISTORY
 from gateway.store.pack_file import PackFile
-from gateway.store.pack_room import HISTORY, ONE_IN, Terms
+from gateway.store.pack_room import ONE_IN, Terms
 from gateway.store.pack_sql import Row
 from gateway.words.reading import Pack
 from tests.buffer_bench import ROOMY, WAL_BYTES, live, pack

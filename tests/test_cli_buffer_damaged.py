@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.store.frame import number_of
+from gateway.store.level import FRESH
 from gateway.store.pack_file import PackFile
-from gateway.store.pack_room import FRESH
 from gateway.store.pack_sql import Row
 from gateway.words.reading import Pack
 from tests.buffer_bench import PAGE_BYTES, ROOMY

@@ -14,8 +14,8 @@ import pytest
 from gateway.commands import buffer_export
 from gateway.store.buffer import Buffer
 from gateway.store.frame import number_of
+from gateway.store.level import HISTORY
 from gateway.store.pack_file import PackFile
-from gateway.store.pack_room import HISTORY
 from gateway.store.pack_sql import Dropped, Written
 from tests.buffer_bench import key, live
 from tests.buffer_scene import (

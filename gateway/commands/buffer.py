@@ -36,8 +36,8 @@ from gateway.commands.check import FILE
 from gateway.config.faults import mean
 from gateway.config.toml_text import quoted
 from gateway.store import frame, pack_mend
+from gateway.store.level import FRESH, SET_ASIDE
 from gateway.store.pack_raw import Found, Salvage
-from gateway.store.pack_room import FRESH, SET_ASIDE
 from gateway.store.pack_sql import SqlError
 from gateway.words.reading import Pack
 
@@ -268,7 +268,7 @@ def salvage(path: Path, new: Path) -> int:
         must_be_buffer(path, len(found.numbers))
         must_be_free(new, path)
         with _bar(path, found) as packs:
-            readings = _write(packs, new, _epoch_for(path, found))
+            readings = _write(packs, found, new, _epoch_for(path, found))
     click.echo(f"{new}: {count(len(found.numbers), 'pack')} with {count(readings, 'reading')}")
     click.echo(f"{path}: {count(found.damaged, 'damaged row')} left out")
     click.echo("Next step, to use it: stop the gateway, then")
@@ -284,9 +284,9 @@ def _epoch_for(path: Path, found: Look) -> int:
     return max(last, noted) + 1 if noted else last + UNSEEN_STARTS
 
 
-def _write(packs: Iterable[Found], new: Path, epoch: int) -> int:
+def _write(packs: Iterable[Found], found: Look, new: Path, epoch: int) -> int:
     try:
-        return write_buffer(packs, new, epoch)
+        return write_buffer(packs, found.epochs, new, epoch)
     except (OSError, SqlError) as error:
         raise NotMade(f"{new} cannot be made: {error}; give a name in a folder with room") from error
 

@@ -9,9 +9,9 @@ import click
 from gateway.commands.buffer_export import utc
 from gateway.commands.buffer_faults import NotMade, count, must_be_buffer, reading
 from gateway.commands.check import FILE
+from gateway.store.level import REFUSAL, SET_ASIDE
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_raw import Found, Salvage
-from gateway.store.pack_room import REFUSAL, SET_ASIDE
 from gateway.store.pack_sql import SqlError, is_locked
 
 NS = 1_000_000_000

@@ -21,12 +21,13 @@ from typing import IO, Any, NamedTuple, Protocol
 import zstandard
 
 from gateway.host import durable
+from gateway.store.level import SET_ASIDE
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_raw import Found, Salvage
-from gateway.store.pack_room import SET_ASIDE, sound_level
 from gateway.store.pack_sql import Row
 from gateway.words.payload import unpacked
 from gateway.words.reading import Pack
+from gateway.words.timeline import Epoch
 
 EARLY_BYTES = 32 * 1024 * 1024  # payload of packs that came too early
 BATCH_BYTES = 512 * 1024  # what the log of a file is made for
@@ -57,12 +58,14 @@ class Look(NamedTuple):
         datasets: of all packs.
         guessed: packs of those wanted whose time is a guess.
         damaged: rows that are no packs any more.
+        epochs: what is known of the runs.
     """
 
     numbers: Sequence[int]
     datasets: set[str]
     guessed: int
     damaged: int
+    epochs: Sequence[Epoch]
 
 
 class Record(NamedTuple):
@@ -93,7 +96,7 @@ def look(path: Path, dataset: str | None = None, *, dead: bool = False) -> Look:
         if dataset in {None, pack.dataset} and (level <= SET_ASIDE or not dead):
             numbers.append(number)
             guessed += not pack.certain
-    return Look(array("Q", sorted(numbers)), datasets, guessed, salvage.damaged)
+    return Look(array("Q", sorted(numbers)), datasets, guessed, salvage.damaged, salvage.epochs)
 
 
 def in_order(path: Path, numbers: Sequence[int]) -> Iterator[Found]:
@@ -219,26 +222,28 @@ class _Lines(list[str]):
 FORMATS: dict[str, Callable[[IO[str]], Writer]] = {"senml": AsSenml, "csv": AsCsv}
 
 
-def write_buffer(packs: Iterable[Found], new: Path, epoch: int) -> int:
+def write_buffer(packs: Iterable[Found], epochs: Iterable[Epoch], new: Path, epoch: int) -> int:
     """Make a buffer of packs, whole or not at all, and return the readings in it. Raises OSError, SqlError.
 
     Args:
         packs: in order, so that the last of each dataset is known for the last.
+        epochs: what is known of the runs.
         new: where it is to lie.
         epoch: the last one that is taken.
     """
     with tempfile.TemporaryDirectory(prefix=f".{new.name}-", dir=new.parent) as folder:
         file = PackFile(Path(folder) / new.name, NO_BOUND)
-        readings = _fill(file, packs, epoch)
+        readings = _fill(file, packs, epochs, epoch)
         file.path.rename(new)
     durable.sync_folder(new.parent)
     return readings
 
 
-def _fill(file: PackFile, packs: Iterable[Found], epoch: int) -> int:
+def _fill(file: PackFile, packs: Iterable[Found], epochs: Iterable[Epoch], epoch: int) -> int:
     readings = 0
     file.open("", epoch=epoch)
     try:
+        file.learn(epochs)
         for rows in _batches(packs):
             if file.write(rows, ()).dropped:  # it makes room in a full disk, and lets packs go for that
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -252,7 +257,7 @@ def _batches(packs: Iterable[Found]) -> Iterator[list[Row]]:
     rows: list[Row] = []
     size = 0
     for number, level, pack in packs:
-        rows.append(Row(number, pack, sound_level(level)))
+        rows.append(Row(number, pack, level))
         size += len(pack.blob)
         if size >= BATCH_BYTES:
             yield rows

@@ -7,6 +7,7 @@ uplink it goes on until it must be on the disk: larger packs and fewer commits s
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.words.catalogue import Catalogue
@@ -40,6 +41,21 @@ class Rhythm(Protocol):
     @property
     def commit_within(self) -> float:
         """Return the other."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A pack that is not sealed yet.
+
+    Attributes:
+        timer: seals it.
+        readings: in it.
+        values: in those.
+    """
+
+    timer: asyncio.TimerHandle
+    readings: list[Reading] = field(default_factory=list)
+    values: int = 0
 
 
 class Packer:
@@ -78,44 +94,43 @@ class Packer:
         self._put = put
         self._loop = asyncio.get_running_loop()
         self._may_wait = may_wait
-        self._open: dict[str, list[Reading]] = {}
-        self._values: dict[str, int] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._open: dict[str, _Open] = {}
         self._sealed: dict[str, int] = {}
 
     def keep(self, reading: Reading) -> None:
         """Take a reading."""
         dataset = reading.dataset
-        readings = self._open.setdefault(dataset, [])
-        if not readings:
-            self._values[dataset] = 0
-            self._timers[dataset] = self._loop.call_later(self._rhythm(dataset).send_every, self._due, dataset)
-        readings.append(reading)
-        self._values[dataset] += len(reading.values)
-        if self._values[dataset] >= MOST_VALUES:
+        pack = self._open.get(dataset)
+        if pack is None:
+            timer = self._loop.call_later(self._rhythm(dataset).send_every, self._due, dataset)
+            pack = self._open[dataset] = _Open(timer)
+        pack.readings.append(reading)
+        pack.values += len(reading.values)
+        if pack.values >= MOST_VALUES:
             self.seal(dataset)
 
     def _due(self, dataset: str) -> None:
         rhythm = self._rhythm(dataset)
         if self._may_wait() and (longer := rhythm.commit_within - rhythm.send_every) > 0:
-            self._timers[dataset] = self._loop.call_later(longer, self.seal, dataset)
+            self._open[dataset].timer = self._loop.call_later(longer, self.seal, dataset)
         else:
             self.seal(dataset)
 
     def seal(self, dataset: str) -> None:
         """Seal the open pack of a dataset and hand it on."""
-        readings = self._open.pop(dataset)
-        self._timers.pop(dataset).cancel()
+        sealed = self._open.pop(dataset)
+        sealed.timer.cancel()
         number = self._sealed[dataset] = self._sealed.get(dataset, 0) + 1
         offset, certain = self._clock.utc_offset(), self._clock.synchronised()
         blob = encode(
-            readings,
+            sealed.readings,
             pole=self._pole,
             unit_of=self._catalogue.unit,
             utc_offset=offset,
             labels=self._labels(dataset, number, certain=certain),
         )
-        pack = Pack(dataset, self._epoch, number, self._values[dataset], readings[0].at, packed(blob), offset, certain)
+        taken = sealed.readings[0].at
+        pack = Pack(dataset, self._epoch, number, sealed.values, taken, packed(blob), offset, certain)
         age = (self._clock.now() - pack.taken) / 1e9
         self._put(pack, max(0.0, self._rhythm(dataset).commit_within - age))
 

@@ -27,20 +27,20 @@ from pathlib import Path
 import structlog
 
 from gateway.store.frame import number_of
-from gateway.store.held import Depth, Held, up_to
+from gateway.store.held import Depth, Held
 from gateway.store.journal import Journal, Left
+from gateway.store.level import SET_ASIDE
 from gateway.store.pack_ahead import AHEAD
 from gateway.store.pack_disk import Disk
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_outgoing import RETRY_S, Outgoing
-from gateway.store.pack_room import HISTORY, SET_ASIDE, URGENT, Terms
-from gateway.store.pack_sql import Contents, Dropped, Loss, Mended, Row, SqlError, Written, loss_of, victim_of
+from gateway.store.pack_room import URGENT, Terms
+from gateway.store.pack_rows import Waiting
+from gateway.store.pack_sql import Contents, Dropped, Loss, Mended, Row, SqlError
+from gateway.store.unwritten import Unwritten
 from gateway.words.reading import Pack
 from gateway.words.timeline import Epoch
 
-DELETE_WITHIN_S = 60.0  # acknowledged rows leave by then even if nothing else is written
-RAM_BYTES = 32 * 1024 * 1024
-COMMIT_BYTES = 80 * 1024  # so that the log of the file stays as large as it was made
 VERIFY_PAUSE_S = 0.1
 ANSWER_PAUSE_S, LONGEST_ANSWER_S = 10.0, 1800.0  # a large file that is mended on a slow card takes minutes
 LOG_PAUSE_S = 60.0
@@ -94,20 +94,16 @@ class Buffer:
         self._changed = asyncio.Event()
         self._fewer = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._ram: dict[int, Held] = {}
-        self._history: dict[int, Held] = {}
-        self._leaving: set[int] = set()
-        self._aside: dict[int, Row] = {}
+        self._unwritten = Unwritten(self._changed)
+        self._ram = self._unwritten.ram
         self._outgoing = Outgoing(
             self._disk,
             self._ram,
             urgent=_urgent(self._terms),
             disk_first=disk_first,
-            leaves=lambda number: number in self._leaving or number in self._aside,
+            leaves=self._unwritten.gives,
             damaged=self._damaged,
         )
-        self._leave_by = math.inf
-        self._losses: list[Loss] = []
         self._count = 0
         self._untold, self._tell_after = 0, 0.0
         self._marks: dict[str, tuple[int, int]] = {}
@@ -202,10 +198,9 @@ class Buffer:
         self.depth.readings -= held.pack.readings
         if held.stored:
             self.depth.stored -= 1
-            self._leave(held.number)
+            self._unwritten.leave(held.number)
         elif self._ram.pop(held.number, None) is not None and self._forget_before is not None:
-            self._history[held.number] = held
-            self._leave_soon()
+            self._unwritten.keep(held)
         self._journal.settled([held.number])
         self._fewer.set()
 
@@ -214,7 +209,7 @@ class Buffer:
 
         Args:
             held: the pack.
-            level: tells why; see :mod:`gateway.store.pack_room`.
+            level: tells why; see :mod:`gateway.store.level`.
         """
         if held.left:
             return
@@ -223,10 +218,7 @@ class Buffer:
         self.depth.packs -= 1
         self.depth.readings -= held.pack.readings
         self.depth.stored -= held.stored
-        self._ram.pop(held.number, None)
-        self._aside[held.number] = Row(held.number, held.pack, level)
-        self._leave_by = min(self._leave_by, held.due, self._loop.time() + DELETE_WITHIN_S)
-        self._changed.set()
+        self._unwritten.set_aside(held, level)
         self._fewer.set()
 
     async def empty(self) -> None:
@@ -249,8 +241,7 @@ class Buffer:
         """Commit what is due, for ever."""
         while True:
             self._changed.clear()
-            due = min((held.due for held in self._ram.values()), default=math.inf)
-            wait = min(due, self._leave_by) - self._loop.time()
+            wait = self._unwritten.due() - self._loop.time()
             if wait > 0:
                 # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event
                 with contextlib.suppress(TimeoutError):
@@ -266,16 +257,17 @@ class Buffer:
 
     async def verify(self) -> None:
         """Look at all that lay in the file when it was opened, slowly, so that damage is found in time."""
-        after, last = 0, number_of(self.epoch, 0)
-        while after < last:
+        after, end, last = -1, 0, number_of(self.epoch, 0)
+        while after < end < last:
+            after = end
             try:
-                rows, end, damaged = await self._disk.read(after, AHEAD)
+                end, damaged, waiting = await self._disk.verify(after, AHEAD)
             except (SqlError, OSError):
                 return  # it is told where packs are written
             self._damaged(damaged)
-            if not rows and not damaged:
-                return
-            after = end
+            if waiting is not None:
+                log.warning("the buffer's file does not tell how some packs stand: they are sent, maybe once more")
+                self._mended(waiting)
             await asyncio.sleep(VERIFY_PAUSE_S)
 
     async def answer(self) -> None:
@@ -318,10 +310,9 @@ class Buffer:
     async def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
         """Return packs by number, acknowledged, set aside or not, up to ``limit``, as far as they are still there."""
         rows = await self._disk.held(dataset, epoch, first, last, limit)
-        found = [Row(held.number, held.pack) for held in (*self._history.values(), *self._ram.values())]
         packs = {
             row.pack.n: row
-            for row in (*rows, *found, *self._aside.values())
+            for row in (*rows, *self._unwritten.packs(), *self._unwritten.aside.values())
             if (row.pack.dataset, row.pack.epoch) == (dataset, epoch) and first <= row.pack.n <= last
         }
         return [packs[n] for n in sorted(packs)][:limit]
@@ -329,9 +320,9 @@ class Buffer:
     def arrived(self, row: Row) -> None:
         """The broker took a pack that :meth:`held` gave: if it was set aside, it need not be kept for that any more."""
         if row.level <= SET_ASIDE:
-            self._aside.pop(row.id, None)
+            self._unwritten.aside.pop(row.id, None)
             self._journal.settled([row.id])
-            self._leave(row.id)
+            self._unwritten.leave(row.id)
 
     async def know_utc(self, boot: str, utc: int) -> None:
         """Store what to add to the stamps of a boot. Raises SqlError."""
@@ -366,37 +357,18 @@ class Buffer:
 
     async def _write_some(self) -> None:
         """Commit what waits, the oldest first, up to the size that the log of the file is made for."""
-        batch = up_to(COMMIT_BYTES, self._ram.values())
-        history = up_to(COMMIT_BYTES, self._history.values())
-        aside = list(self._aside.values())
-        leaving, losses = list(self._leaving), list(self._losses)
-        if not (batch or history or aside or leaving or losses):
+        batch = self._unwritten.batch()
+        if batch is None:
             return
-        rows = [Row(held.number, held.pack) for held in batch]
-        rows += [Row(held.number, held.pack, HISTORY) for held in history]
-        rows += aside
         forget_before = self._forget_before() if self._forget_before is not None else None
-        written = await self._disk.write(rows, leaving, losses, forget_before)
+        written = await self._disk.write(batch.rows(), batch.leaving, batch.losses, forget_before)
         self.depth.commits += 1
-        del self._losses[: len(losses)]
-        for held in history:
-            self._history.pop(held.number, None)
-        for row in aside:
-            self._aside.pop(row.id, None)
-        self._journal.settled(row.id for row in aside)
-        self._wrote(batch, leaving, written)
-
-    def _wrote(self, batch: Sequence[Held], leaving: Iterable[int], written: Written) -> None:
-        self._leaving.difference_update(leaving)
-        lost = [row for row in written.dropped if row.id not in self._leaving]
-        self._leaving.difference_update(row.id for row in written.dropped)
         self.depth.set_aside = written.set_aside
-        self._leave_by = math.inf
-        if self._leaving or self._history or self._aside:
-            self._leave_soon()
+        self._journal.settled(row.id for row in batch.aside)
+        lost = self._unwritten.wrote(batch, written)
         self.depth.stored -= sum(row.id not in written.refused for row in lost)
-        self._stored(held for held in batch if held.number not in written.refused)
-        for held in batch:
+        self._stored(held for held in batch.packs if held.number not in written.refused)
+        for held in batch.packs:
             if held.number in written.refused and self._ram.pop(held.number, None) is not None:
                 held.left = True
         self._gave_way(lost)
@@ -407,8 +379,8 @@ class Buffer:
             held.stored = True
             self._ram.pop(held.number, None)
             if held.left:  # acknowledged while it was being written
-                self._history.pop(held.number, None)
-                self._leave(held.number)
+                self._unwritten.history.pop(held.number, None)
+                self._unwritten.leave(held.number)
                 continue
             self.depth.stored += 1
         self._journal.settled(held.number for held in stored)
@@ -418,44 +390,23 @@ class Buffer:
         self.depth.stored -= len(rows)
         self._gave_way(rows)
 
-    def _mended(self, there: set[int]) -> None:
+    def _mended(self, there: Waiting) -> None:
         """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
         for held in list(self._outgoing.out.values()):
             if held.stored and held.number not in there:
                 held.stored = False
                 self._ram[held.number] = held
-        waiting = there - self._leaving
+        waiting = there.keys() - self._unwritten.leaving
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)
+        self.depth.readings = sum(there[number] for number in waiting)
+        self.depth.readings += sum(held.pack.readings for held in self._ram.values())
         self._outgoing.again_all()
 
-    def _leave(self, number: int) -> None:
-        self._leaving.add(number)
-        self._leave_soon()
-
-    def _leave_soon(self) -> None:
-        if self._leave_by == math.inf:
-            self._leave_by = self._loop.time() + DELETE_WITHIN_S
-            self._changed.set()
-
     def _bound_ram(self) -> None:
-        """Let packs go that the disk does not take and RAM cannot hold: the least important first, then the oldest."""
-        in_ram = [*(held.pack for held in self._ram.values()), *(row.pack for row in self._aside.values())]
-        excess = sum(len(pack.blob) for pack in in_ram) - RAM_BYTES
-        self._history.clear()
-        if excess > 0:
-            self._losses += [loss_of([victim_of(row)], "refused") for row in self._aside.values()]
-            self._journal.settled(self._aside)
-            self._aside.clear()
-        dropped: list[Dropped] = []
-        for held in sorted(self._ram.values(), key=self._rank):
-            if excess <= 0:
-                break
-            excess -= len(held.pack.blob)
-            del self._ram[held.number]
-            held.left = True  # it may be written at this moment
-            dropped.append(Dropped(held.number, held.pack.readings))
-            self._losses.append(loss_of([victim_of(Row(held.number, held.pack))], "refused"))
+        """Let packs go that the disk does not take and RAM cannot hold."""
+        dropped, aside = self._unwritten.bound(self._rank)
+        self._journal.settled(aside)
         self._gave_way(dropped)
 
     def _rank(self, held: Held) -> tuple[int, int]:

@@ -28,7 +28,7 @@ class Ahead:
         """Begin at the first.
 
         Args:
-            read: :meth:`gateway.store.pack_file.PackFile.read`.
+            read: :meth:`gateway.store.pack_rows.Rows.read`.
             which: tells what it is to read.
         """
         self._read = read

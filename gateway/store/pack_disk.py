@@ -18,6 +18,7 @@ import structlog
 
 from gateway.store import pack_mend
 from gateway.store.pack_file import PackFile
+from gateway.store.pack_rows import Waiting
 from gateway.store.pack_sql import (
     ALL,
     Contents,
@@ -58,7 +59,7 @@ class Disk:
         file_at: Callable[[Path], PackFile],
         *,
         on_open: Callable[[Contents], None],
-        on_mend: Callable[[set[int]], None],
+        on_mend: Callable[[Waiting], None],
         in_ram: Path | None,
     ) -> None:
         """Set it; ``open`` opens it.
@@ -67,7 +68,7 @@ class Disk:
             path: the database.
             file_at: makes the file.
             on_open: takes what is in the file, once it could be opened.
-            on_mend: takes the numbers of the rows that are still there, when it was mended while it was in use.
+            on_mend: takes what is still there and waits, when it was mended while it was in use.
             in_ram: a folder in RAM, for a copy; None: there is none.
         """
         self._path = path
@@ -103,7 +104,7 @@ class Disk:
     async def write(
         self, rows: Sequence[Row], leaving: Iterable[int], losses: Iterable[Loss], forget_before: int | None
     ) -> Written:
-        """Commit; see :meth:`gateway.store.pack_file.PackFile.write`."""
+        """Commit; see :meth:`gateway.store.pack_rows.Rows.write`."""
         if not self.is_open:
             await self._open()
         written = await self._sound(lambda: self._file.write(rows, leaving, losses, forget_before=forget_before))
@@ -112,15 +113,19 @@ class Disk:
         return written
 
     async def read(self, after: int, limit: int, which: Which = ALL) -> tuple[list[Row], int, list[Dropped]]:
-        """Read; see :meth:`gateway.store.pack_file.PackFile.read`."""
+        """Read; see :meth:`gateway.store.pack_rows.Rows.read`."""
         return await self._sound(lambda: self._file.read(after, limit, which))
 
+    async def verify(self, after: int, limit: int) -> tuple[int, list[Dropped], Waiting | None]:
+        """Look at rows; see :meth:`gateway.store.pack_rows.Rows.verify`."""
+        return await self._sound(lambda: self._file.verify(after, limit))
+
     async def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
-        """Read; see :meth:`gateway.store.pack_file.PackFile.held`."""
+        """Read; see :meth:`gateway.store.pack_rows.Rows.held`."""
         return await self._sound(lambda: self._file.held(dataset, epoch, first, last, limit)) if self.is_open else []
 
     async def which_are_there(self, numbers: Iterable[int]) -> set[int]:
-        """Read; see :meth:`gateway.store.pack_file.PackFile.which_are_there`."""
+        """Read; see :meth:`gateway.store.pack_rows.Rows.which_are_there`."""
         wanted = list(numbers)
         return await self._sound(lambda: self._file.which_are_there(wanted)) if self.is_open else set()
 

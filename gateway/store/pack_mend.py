@@ -22,6 +22,19 @@ def mending(path: Path) -> Path:
     return path.with_name(f"{path.name}.mending") / path.name
 
 
+def what_is_wrong(path: Path) -> str:
+    """Return what SQLite would not notice, or could not even look at; "" for nothing."""
+    if mending(path).parent.exists() and not path.exists():
+        return "the file was being mended when the gateway ended"
+    if path.is_dir():
+        return "there is a folder in its place"
+    if path.exists() and not path.stat().st_size and highest_epoch(path):
+        return "the file is empty"
+    if not path.exists() and highest_epoch(path):
+        return "the file is gone"
+    return ""
+
+
 def set_aside(path: Path) -> None:
     """Move what lies at the path into the folder for mending, or go on with that. Raises OSError."""
     folder = mending(path).parent

@@ -12,6 +12,7 @@ as SQLite has it; behind a damaged place there may be more, so for a damaged fil
 Source: "Database File Format", sqlite.org/fileformat2.html, sections 1.3, 1.5, 1.6, 2.1 and 4.
 """
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from gateway.store import frame
+from gateway.store.level import level_in
 from gateway.words.reading import Pack
+from gateway.words.timeline import Epoch
 
 SQLITE = b"SQLite format 3\0"
 SIZES = (512, 1024)  # of pages; so large are those of a file whose head is lost
@@ -35,7 +38,7 @@ MOST_LOG = 64 * 1024 * 1024
 
 
 class Found(NamedTuple):
-    """A pack that lies in the file; ``level``: see :mod:`gateway.store.pack_room`."""
+    """A pack that lies in the file; ``level``: see :mod:`gateway.store.level`."""
 
     number: int
     level: int
@@ -48,6 +51,7 @@ class Raw:
     Attributes:
         page_bytes: how large a page is.
         damaged: rows that were there and are no packs any more.
+        epochs: what is known of the runs, by their number, once all packs were given.
         commits_beyond: how many commits the log tells of behind its last sound one.
     """
 
@@ -59,6 +63,7 @@ class Raw:
             beyond: look at what the log holds behind its last sound commit, in place of what it holds before.
         """
         self.damaged = 0
+        self.epochs: dict[int, Epoch] = {}
         self._base = _opened(path)
         self._log = _log_of(path)
         page = self.page_bytes = _page_bytes(self._base, self._log)
@@ -115,18 +120,29 @@ class Raw:
             raise frame.Damaged("no row is that large")
         record = self._record(page, at, size)
         kinds, data_at = _kinds(record)
+        if record.startswith(frame.EPOCH_MAGIC, data_at):
+            self._note(record[data_at:])
+            return None
         if len(kinds) != COLUMNS or kinds[FRAME] < FIRST_BLOB or kinds[FRAME] % 2:
             if frame.MAGIC in record:
                 raise frame.Damaged("its head is not that of a pack's row")
             return None
         sizes = [_bytes_of(kind) for kind in kinds]
         level_at = data_at + sum(sizes[:LEVEL])
-        level = _integer(record, level_at, kinds[LEVEL])
+        level = level_in(_integer(record, level_at, kinds[LEVEL]))
         frame_at = data_at + sum(sizes[:FRAME])
         sealed, pack = frame.unseal(record[frame_at : frame_at + sizes[FRAME]])
         if sealed != number:
             raise frame.Damaged("it lies under another number")
         return Found(number, level, pack)
+
+    def _note(self, framed: bytes) -> None:
+        """Note a run; an older copy of its row may lie in another page."""
+        with contextlib.suppress(frame.Damaged):  # it is no pack that is lost
+            epoch = frame.unseal_epoch(framed)
+            before = self.epochs.get(epoch.id)
+            if before is None or before.utc is None:
+                self.epochs[epoch.id] = epoch
 
     def _record(self, page: bytes, at: int, size: int) -> bytes:
         """Put a row together from its cell and its overflow pages."""
@@ -172,15 +188,18 @@ class Salvage:
 
     Attributes:
         damaged: rows that are no packs any more, once all was read.
+        epochs: what is known of the runs, once all was read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.damaged = 0
+        self.epochs: list[Epoch] = []
 
     def __iter__(self) -> Iterator[Found]:
         """Read it. Raises OSError."""
         seen: set[int] = set()
+        self.epochs.clear()
         for beyond in (False, True):
             with Raw(self._path, beyond=beyond) as raw:
                 for found in raw.packs():
@@ -188,6 +207,7 @@ class Salvage:
                         seen.add(found.number)
                         yield found
                 self.damaged += raw.damaged if not beyond else 0
+                self.epochs += raw.epochs.values()
 
 
 class Tail(NamedTuple):
@@ -195,19 +215,22 @@ class Tail(NamedTuple):
 
     Attributes:
         packs: each once.
+        epochs: what is known of the runs.
         is_damage: a commit that was complete lies there. One that a power cut interrupted may: it was not complete.
     """
 
     packs: list[Found]
+    epochs: list[Epoch]
     is_damage: bool
 
 
 def dropped_by_sqlite(path: Path) -> Tail:
     """Return the packs that SQLite will say nothing of when it opens the file. Raises OSError."""
     if not path.exists():
-        return Tail([], is_damage=False)
+        return Tail([], [], is_damage=False)
     with Raw(path, beyond=True) as raw:
-        return Tail(list({found.number: found for found in raw.packs()}.values()), raw.commits_beyond > 1)
+        packs = list({found.number: found for found in raw.packs()}.values())
+        return Tail(packs, list(raw.epochs.values()), raw.commits_beyond > 1)
 
 
 def _opened(path: Path) -> BinaryIO | None:

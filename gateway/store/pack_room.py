@@ -16,17 +16,15 @@ That holds because numbers grow: a row of some level never appears behind one th
 
 import json
 import sqlite3
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from gateway.store.frame import EPOCH_SHIFT
+from gateway.store.level import FRESH, HISTORY, SET_ASIDE, THINNEST, level_of, stored
 
 WhenFull = Literal["drop-oldest", "thin", "keep"]
 
-FRESH, HISTORY = 0, -1  # levels: of a pack that nobody thinned, and of one that was acknowledged
-SET_ASIDE = -2  # this level and below: no broker takes it; below -127 it is the broker's reason code with a minus
-REFUSAL, LOWEST = 0x80, -0xFF
 HISTORY_RANK, SET_ASIDE_RANK = -2, -1
 GIVE_WAY = 16  # rows that leave at once when room is wanted
 EXPIRE = 64  # rows of history that leave in one commit at the most
@@ -46,13 +44,8 @@ class Terms(NamedTuple):
         return self.priority + 1000 * (self.when_full == "keep")
 
 
-def sound_level(level: int) -> int:
-    """Return a level that was found in a damaged file; no checksum covers it."""
-    return level if level >= HISTORY or level == SET_ASIDE or LOWEST <= level <= -REFUSAL else FRESH
-
-
 class Victim(NamedTuple):
-    """A row that gives way."""
+    """A row that gives way; ``level``: see :mod:`gateway.store.level`."""
 
     id: int
     dataset: str
@@ -61,12 +54,17 @@ class Victim(NamedTuple):
     taken: int
     level: int
 
+    @classmethod
+    def of_row(cls, number: int, dataset: str, n: int, readings: int, taken: int, found: int) -> Self:
+        """Return it as its row has it."""
+        return cls(number, dataset, n, readings, taken, level_of(found))
+
 
 Place = tuple[tuple[str, ...], int | None]
 """Where a search goes on: the datasets it looks for, () for all, and the level, None for all that wait."""
 
 
-Saved = tuple[dict[str, Counter[int]], Counter[str], dict[Place, int], set[str]]
+Saved = tuple[dict[str, defaultdict[int, int]], defaultdict[str, int], dict[Place, int], set[str]]
 
 
 class _Choice(NamedTuple):
@@ -82,8 +80,8 @@ class Room:
 
     def __init__(self, terms: Mapping[str, Terms]) -> None:
         self._terms = terms
-        self._counts: dict[str, Counter[int]] = {}
-        self._readings: Counter[str] = Counter()
+        self._counts: dict[str, defaultdict[int, int]] = {}
+        self._readings: defaultdict[str, int] = defaultdict(int)
         self._after: dict[Place, int] = {}
         self._changed: set[str] = set()
 
@@ -93,16 +91,16 @@ class Room:
         self._readings.clear()
         self._after.clear()
         for dataset, level, number, readings in rows:
-            self._counts.setdefault(dataset, Counter())[level] += number
+            self._counts.setdefault(dataset, defaultdict(int))[level] += number
             if level >= FRESH:
                 self._readings[dataset] += readings
         self._changed.update(self._counts)
 
-    def changed(self) -> Iterator[tuple[str, int, str]]:
-        """Give, of datasets whose rows changed since the last time: rows by level in JSON, readings, dataset."""
+    def changed(self) -> Iterator[tuple[str, str, int]]:
+        """Give, of datasets whose rows changed since the last time: dataset, rows by stored level in JSON, readings."""
         for dataset in self._changed:
-            levels = {str(level): rows for level, rows in self._counts[dataset].items() if rows}
-            yield json.dumps(levels), self._readings[dataset], dataset
+            levels = {str(stored(level)): rows for level, rows in self._counts[dataset].items() if rows}
+            yield dataset, json.dumps(levels), self._readings[dataset]
         self._changed.clear()
 
     def save(self) -> Saved:
@@ -123,7 +121,7 @@ class Room:
         self._count(dataset, level, -1, -readings)
 
     def _count(self, dataset: str, level: int, rows: int, readings: int) -> None:
-        self._counts.setdefault(dataset, Counter())[level] += rows
+        self._counts.setdefault(dataset, defaultdict(int))[level] += rows
         if level >= FRESH:
             self._readings[dataset] += readings
         self._changed.add(dataset)
@@ -138,7 +136,11 @@ class Room:
 
     def waiting(self) -> frozenset[str]:
         """Return the datasets of which there are rows that wait."""
-        return frozenset(name for name, counts in self._counts.items() if any(level >= FRESH for level in +counts))
+        return frozenset(
+            name
+            for name, counts in self._counts.items()
+            if any(rows > 0 for level, rows in counts.items() if level >= FRESH)
+        )
 
     def set_aside(self) -> int:
         """Return how many rows no broker takes."""
@@ -154,22 +156,29 @@ class Room:
 
     def least(self) -> int | None:
         """Return the rank of what gives way next; None: there is nothing."""
-        if any(counts[HISTORY] for counts in self._counts.values()):
+        if any(counts.get(HISTORY) for counts in self._counts.values()):
             return HISTORY_RANK
         if self.set_aside():
             return SET_ASIDE_RANK
         return min((self.rank(dataset) for dataset in self._giving()), default=None)
 
     def give_way(self, sql: sqlite3.Connection, rank: int) -> list[Victim]:
-        """Delete the next few rows of a rank, by the rule of their dataset; never none while there are some."""
-        choice = min(self._choices(sql, rank), key=lambda choice: choice.rows[0].id)
+        """Delete the next few rows of a rank, by the rule of their dataset.
+
+        There are none where a row's level has become another, by itself: all must be counted anew.
+        """
+        choices = [choice for choice in self._choices(sql, rank) if choice.rows]
+        if not choices:
+            return []
+        choice = min(choices, key=lambda choice: choice.rows[0].id)
         self._after[choice.place] = choice.rows[-1].id
         victims = choice.rows
         if choice.thin:
             stays, *victims = choice.rows
-            sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stays.level + 1, stays.id))
+            thinner = min(stays.level + 1, THINNEST)
+            sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stored(thinner), stays.id))
             self.left(stays.dataset, stays.level, stays.readings)
-            self.came(stays.dataset, stays.level + 1, stays.readings)
+            self.came(stays.dataset, thinner, stays.readings)
         self._delete(sql, victims)
         return victims
 
@@ -181,7 +190,7 @@ class Room:
         self._delete(sql, old)
 
     def _giving(self) -> list[str]:
-        return [name for name, counts in self._counts.items() if counts.total() and self.rule(name) != "keep"]
+        return [name for name, counts in self._counts.items() if any(counts.values()) and self.rule(name) != "keep"]
 
     def _choices(self, sql: sqlite3.Connection, rank: int) -> Iterator[_Choice]:
         """Give what may go next: of all datasets that drop their oldest together, of each that is thinned apart."""
@@ -199,12 +208,14 @@ class Room:
 
     def _find(self, sql: sqlite3.Connection, names: tuple[str, ...], level: int | None, limit: int) -> _Choice:
         """Find the oldest rows of some datasets, () for all, at one level, None for all that wait."""
-        which = "level >= 0" if level is None else f"level {'<=' if level == SET_ASIDE else '='} {level:d}"
+        which = "level >= 0" if level is None else f"level = {stored(level)}"
+        if level == SET_ASIDE:
+            which = f"level <= {SET_ASIDE}"
         if names:
             which += f" AND dataset IN ({', '.join('?' * len(names))})"
         query = f"SELECT id, dataset, n, readings, taken, level FROM pack WHERE id > ? AND {which} ORDER BY id LIMIT ?"  # noqa: S608  # our own words
         place = names, level
-        rows = [Victim(*row) for row in sql.execute(query, (self._after.get(place, 0), *names, limit))]
+        rows = [Victim.of_row(*row) for row in sql.execute(query, (self._after.get(place, 0), *names, limit))]
         return _Choice(rows, place, thin=level is not None and level >= FRESH)
 
     def _delete(self, sql: sqlite3.Connection, victims: Iterable[Victim]) -> None:

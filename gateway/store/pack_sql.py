@@ -6,7 +6,8 @@ shell, out. The log is grown once, when the file is made: one that grows costs a
 
 =========  ===============================================================================================
 ``pack``   a row for each sealed pack
-``epoch``  a row for each run of the gateway: boot, and what to add to its stamps, once that was certain
+``epoch``  a row for each run of the gateway: boot, and what to add to its stamps, once that was certain; the same under
+           a checksum in ``sealed_epoch`` (:mod:`gateway.store.pack_epochs`)
 ``mark``   per dataset the last pack that was ever committed, also when its row has left; and how many rows it has, so
            that nobody needs to count them
 ``lost``   what gave way, was refused or was damaged, until the receiver was told
@@ -21,8 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.host import durable
-from gateway.store import frame
-from gateway.store.pack_room import FRESH, Victim
+from gateway.store import frame, pack_epochs
+from gateway.store.level import FRESH
+from gateway.store.pack_room import Victim
 from gateway.words.reading import Pack
 from gateway.words.timeline import Epoch
 
@@ -53,7 +55,7 @@ CREATE TABLE pack(
     n INTEGER NOT NULL,
     readings INTEGER NOT NULL,
     taken INTEGER NOT NULL,     -- nanoseconds of CLOCK_BOOTTIME, in the boot of its epoch
-    level INTEGER NOT NULL,     -- how often it was spared when its dataset was thinned; below 0: it waits no more
+    level INTEGER NOT NULL,     -- how it stands, and no bit of that can flip unnoticed: gateway.store.level
     frame BLOB NOT NULL
 ) STRICT;
 CREATE TABLE epoch(id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started INTEGER NOT NULL, utc INTEGER) STRICT;
@@ -69,6 +71,7 @@ CREATE TABLE lost(
     since INTEGER NOT NULL, until INTEGER NOT NULL,     -- taken
     PRIMARY KEY(dataset, epoch, reason, batch)
 ) STRICT, WITHOUT ROWID;
+{pack_epochs.SEALED};
 PRAGMA application_id={APPLICATION_ID};
 PRAGMA user_version={VERSION};
 COMMIT;
@@ -85,10 +88,6 @@ ON CONFLICT DO UPDATE SET packs = packs + excluded.packs, readings = readings + 
     first = min(first, excluded.first), last = max(last, excluded.last),
     since = min(since, excluded.since), until = max(until, excluded.until)
 """
-ADVANCE_MARK = """
-INSERT INTO mark(dataset, epoch, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch, n = excluded.n
-WHERE (excluded.epoch, excluded.n) > (mark.epoch, mark.n)
-"""  # what is salvaged comes in no order
 CLOSE_LOST = "UPDATE lost SET batch = :batch WHERE batch = 0"
 DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 UNREADABLE = (UnicodeDecodeError, TypeError, ValueError, OverflowError)  # what damaged columns come to in Python
@@ -98,7 +97,7 @@ SqlError = sqlite3.Error
 
 
 class Row(NamedTuple):
-    """A pack and its number in the file; ``level``: see :mod:`gateway.store.pack_room`."""
+    """A pack and its number in the file; ``level``: see :mod:`gateway.store.level`."""
 
     id: int
     pack: Pack
@@ -244,6 +243,7 @@ def _make_sound(sql: sqlite3.Connection, path: Path) -> None:
     if new:
         sql.executescript(SCHEMA + GROW)
         durable.sync_folder(path.parent)
+    sql.execute(pack_epochs.SEALED)  # a file that an older gateway made has no such table
 
 
 def one(sql: sqlite3.Connection, query: str, *parameters: object) -> int:

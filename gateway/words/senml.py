@@ -20,13 +20,15 @@ A record of quality carries the reason as ``why``. Channels come by unit, so tha
 those without a unit first: a base unit cannot be taken back. Version 26 allows the secondary units of RFC 8798
 (RFC 9100 section 4: 10 + 2 to the 4th).
 
-Per value Python does next to nothing. The text of the records is made with blanks, once for all channels of a device;
-pydantic's JSON writer writes all numbers of the pack at once, shortest form, and they are put into the blanks.
+Per value Python does nothing, per channel next to nothing. The text of the records is made with blanks, once for all
+channels of a device; pydantic's JSON writer writes all numbers of the pack at once, shortest form, and they are put
+into the blanks.
 """
 
 import functools
 import itertools
 import json
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,8 +46,8 @@ Values = Mapping[str, Value]
 Shape = tuple[str, tuple[str, ...]]
 """A device and its channels."""
 
-Look = tuple[str, Values]
-"""What a record says of its time, and what there was."""
+Looks = tuple[list[bytes], list[Values]]
+"""Of one device: how the records of each look end, its time in them, and what there was."""
 
 Column = tuple[bytes, Sequence[int | float]]
 """The records of one channel, without the name; and the numbers for the blanks in them."""
@@ -72,27 +74,27 @@ def encode(
         utc_offset: what to add to a stamp for nanoseconds since 1970.
         labels: ours, for the first record.
     """
-    stamps = [reading.at + utc_offset for reading in readings]
-    base = min(stamps) // NS  # whole seconds: times stay short
-    looks: dict[str, list[Look]] = {}
-    for reading, time in zip(readings, _times(stamps, base * NS), strict=True):
-        looks.setdefault(reading.device, []).append((time, reading.values))
+    stamps = [reading.at for reading in readings]
+    base = (min(stamps) + utc_offset) // NS  # whole seconds: times stay short
+    looks: dict[str, Looks] = {}
+    for reading, end in zip(readings, _ends(stamps, base * NS - utc_offset), strict=True):
+        ends, values = looks.setdefault(reading.device, ([], []))
+        ends.append(end)
+        values.append(reading.values)
     shapes: list[Shape] = []
-    columns: list[Column] = []
-    for device in sorted(looks):
-        channels, some = _columns(looks[device])
-        shapes.append((device, channels))
-        columns += some
-    heads, order = _plan(pole, tuple(shapes), unit_of)
     texts: list[bytes] = []
-    numbers: list[int | float] = [base]
-    for head, place in zip(heads, order, strict=True):
-        text, values = columns[place]
-        texts.append(head + text)
-        numbers += values
-    first = _json({"bver": VERSION, **labels})[1:-1].encode().replace(b"%", b"%%")
-    template = b'[{%b,"bt":%%b,%b]' % (first, b",".join(texts)[1:])
-    return template % tuple(to_json(numbers)[1:-1].split(b","))
+    columns: list[Sequence[int | float]] = []
+    for device in sorted(looks):
+        channels, some, numbers = _columns(*looks[device])
+        shapes.append((device, channels))
+        texts += some
+        columns += numbers
+    heads, in_order = _plan(pole, tuple(shapes), unit_of)
+    first = to_json({"bver": VERSION, **labels})[1:-1].replace(b"%", b"%%")
+    body = b"".join(itertools.chain.from_iterable(zip(heads, in_order(texts), strict=False)))
+    template = b'[{%b,"bt":%%b,%b]' % (first, body[1:-1])
+    blanks = itertools.chain.from_iterable(in_order(columns)[: len(heads)])
+    return template % tuple(to_json([base, *blanks])[1:-1].split(b","))
 
 
 def amended(pack: bytes, *, shift: int = 0, labels: Mapping[str, int | str] | None = None, without: str = "") -> bytes:
@@ -140,55 +142,56 @@ def parts(pack: bytes, number: int) -> list[bytes]:
     return [_json(of_part).encode() for of_part in some]
 
 
-def _times(stamps: Iterable[int], zero: int) -> list[str]:
-    """Write stamps as what a record says of its time: seconds since ``zero``, to the millisecond; "" for none."""
+def _ends(stamps: Iterable[int], zero: int) -> list[bytes]:
+    """Write how a record ends that was taken at a stamp: seconds since ``zero``, to the millisecond; nothing for 0."""
     ms = [round((stamp - zero) / NS_PER_MS) for stamp in stamps]
-    texts = to_json([some // 1000 if some % 1000 == 0 else some / 1000 for some in ms])[1:-1].decode().split(",")
-    return [f',"t":{text}' if text != "0" else "" for text in texts]
+    texts = to_json([some // 1000 if some % 1000 == 0 else some / 1000 for some in ms])[1:-1].split(b",")
+    return [b',"t":%b},' % text if text != b"0" else b"}," for text in texts]
 
 
-def _columns(looks: Iterable[Look]) -> tuple[tuple[str, ...], list[Column]]:
-    """Return the channels of one device, and the column of each."""
-    times, values = zip(*looks, strict=True)
-    shapes = set(map(tuple, values))
-    if len(shapes) > 1:
-        channels = tuple(dict.fromkeys(itertools.chain(*values)))
-        return channels, [_column(*_of_channel(channel, times, values)) for channel in channels]
-    blanks = _blanks(times)  # the same for all
-    return shapes.pop(), [
-        (blanks, column) if NUMBERS.issuperset(map(type, column)) else (_spelled(times, column), ())
-        for column in zip(*[some.values() for some in values], strict=True)
-    ]
+def _columns(
+    ends: Sequence[bytes], values: Sequence[Values]
+) -> tuple[tuple[str, ...], list[bytes], list[Sequence[int | float]]]:
+    """Return the channels of one device, and for each the text of its records and the numbers for its blanks."""
+    shapes = list(map(tuple, values))
+    channels = shapes[0]
+    if shapes.count(channels) < len(shapes):
+        channels = tuple(dict.fromkeys(itertools.chain.from_iterable(values)))
+        columns = [_column(*_of_channel(channel, ends, values)) for channel in channels]
+    else:
+        looks: list[Sequence[Any]] = list(zip(*[some.values() for some in values], strict=True))
+        if NUMBERS.issuperset(map(type, itertools.chain.from_iterable(looks))):
+            return channels, [_blanks(ends)] * len(channels), looks
+        columns = [_column(ends, column) for column in looks]
+    return channels, [text for text, _ in columns], [numbers for _, numbers in columns]
 
 
-def _of_channel(channel: str, times: Iterable[str], values: Iterable[Values]) -> tuple[list[str], list[Any]]:
+def _of_channel(channel: str, ends: Iterable[bytes], values: Iterable[Values]) -> tuple[list[bytes], list[Any]]:
     """Return what there is of a channel that not every look has."""
-    there = [(time, some[channel]) for time, some in zip(times, values, strict=True) if channel in some]
-    return [time for time, _ in there], [value for _, value in there]
+    there = [(end, some[channel]) for end, some in zip(ends, values, strict=True) if channel in some]
+    return [end for end, _ in there], [value for _, value in there]
 
 
-def _column(times: Sequence[str], values: Sequence[Any]) -> Column:
+def _column(ends: Sequence[bytes], values: Sequence[Any]) -> Column:
     if NUMBERS.issuperset(map(type, values)):
-        return _blanks(times), values
-    return _spelled(times, values), ()
+        return _blanks(ends), values
+    records = [_value(value).replace(b"%", b"%%") for value in values]
+    return b"{".join(map(bytes.__add__, records, ends)), ()
 
 
-def _blanks(times: Iterable[str]) -> bytes:
+def _blanks(ends: Iterable[bytes]) -> bytes:
     """Write the records of a channel with blanks for the numbers."""
-    return ("},{".join(['"v":%b' + time for time in times]) + "}").encode()
-
-
-def _spelled(times: Iterable[str], values: Iterable[Value]) -> bytes:
-    """Write the records of a channel where not all are numbers, without blanks."""
-    records = [_value(value) + time for time, value in zip(times, values, strict=True)]
-    return ("},{".join(records) + "}").encode().replace(b"%", b"%%")
+    return b'"v":%b' + b'{"v":%b'.join(ends)
 
 
 @functools.lru_cache(maxsize=256)
-def _plan(pole: str, shapes: Sequence[Shape], unit_of: Callable[[str, str], str]) -> tuple[list[bytes], list[int]]:
-    """Return how the channels follow each other: what each run begins with, and its place among the columns.
+def _plan(
+    pole: str, shapes: Sequence[Shape], unit_of: Callable[[str, str], str]
+) -> tuple[list[bytes], Callable[[Sequence[Any]], Sequence[Any]]]:
+    """Return how the channels follow each other: what each run begins with; and what puts their columns in that order.
 
-    The same devices come with the same channels again and again.
+    It gives the first once more at the end: of one alone it would give no sequence. The same devices come with the same
+    channels again and again.
     """
     names = [(device, channel) for device, channels in shapes for channel in channels]
     units = [unit_of(*name) for name in names]
@@ -198,15 +201,15 @@ def _plan(pole: str, shapes: Sequence[Shape], unit_of: Callable[[str, str], str]
         named = f'{{"bu":{_text(units[place])},' if units[place] != unit else "{"
         heads.append(f'{named}"bn":{_text("/".join((pole, *names[place])))},'.encode().replace(b"%", b"%%"))
         unit = units[place]
-    return heads, order
+    return heads, operator.itemgetter(*order, order[0])
 
 
-def _value(value: Value) -> str:
-    if isinstance(value, Quality):
-        return f'"v":{value.code},"why":{_text(value.why)}'
+def _value(value: Value) -> bytes:
     if isinstance(value, bool):
-        return '"vb":true' if value else '"vb":false'
-    return f'"vs":{_text(value)}' if isinstance(value, str) else f'"v":{to_json(value).decode()}'
+        return b'"vb":true' if value else b'"vb":false'
+    if isinstance(value, Quality):
+        return f'"v":{value.code},"why":{_text(value.why)}'.encode()
+    return f'"vs":{_text(value)}'.encode() if isinstance(value, str) else b'"v":' + to_json(value)
 
 
 def _json(value: object) -> str:
