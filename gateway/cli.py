@@ -10,7 +10,7 @@ COMMANDS = {
     "check": "find every fault of a configuration file",
     "config": "show what is in force, and where each key is from",
     "decode": "print the values of a frame",
-    "fleet": "the operator's side: keygen, sign, verify",
+    "fleet": "sign for poles, publish, roll out, see what is in force",
     "override": "set a key for some hours, above what operators send",
     "probe": "read one device once and show bytes and values",
     "run": "run the gateway",
