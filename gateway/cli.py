@@ -11,7 +11,7 @@ COMMANDS = {
     "config": "show what is in force, and where each key is from",
     "decode": "print the values of a frame",
     "doctor": "tell what is not well with this pole, and what to do",
-    "fleet": "the operator's side: keygen, sign, verify",
+    "fleet": "sign for poles, publish, roll out, see what is in force",
     "override": "set a key for some hours, above what operators send",
     "probe": "read one device once and show bytes and values",
     "run": "run the gateway",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.commands import tail as tail_module
+from gateway.commands.broker import Place
 from gateway.commands.tail import Tail
 from gateway.commands.tail_mend import ANSWER_S, ASK_AGAIN_S, Mending, Request
 from gateway.commands.tail_show import Finding
@@ -60,8 +61,8 @@ async def until(true: Callable[[], bool]) -> None:
 
 def mending(port: int, show: Notes, *others: int) -> Tail:
     """Return a tail of all there is that asks for what is missing."""
-    brokers = [where(each) for each in (port, *others)]
-    return Tail(brokers, prefix="pole/1", poles=["+"], datasets=["+"], show=show, verify=True, request_replay=True)
+    place = Place([where(each) for each in (port, *others)], "pole/1", "")
+    return Tail(place, poles=["+"], datasets=["+"], show=show, verify=True, request_replay=True)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less than people must."""
     monkeypatch.setattr(tail_module, "GRACE_S", 0.5)
     monkeypatch.setattr(tail_module, "LOOK_S", 0.05)
-    monkeypatch.setattr(tail_module, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr("gateway.commands.broker.LONGEST_PAUSE_S", 0.2)
 
 
 @pytest.mark.usefixtures("_hurried")

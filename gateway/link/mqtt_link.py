@@ -21,7 +21,7 @@ The subclass overrides private methods, so the versions are pinned closely.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ from gateway.link.tls import HandshakeFailed, Tls, TlsFiles
 ACK_S = 30.0
 KEEPALIVE_S = 20
 MOST_UNHEARD = 100  # messages to us that wait; more are dropped
+MOST_TOPICS = 100  # of one SUBSCRIBE
 WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
@@ -351,21 +352,49 @@ class Link(Client):
             UplinkDown: the link broke.
             Refused: the broker does not let us subscribe.
         """
+        async with self.subscribed(*topics) as heard:
+            async for received in heard:
+                yield received
+
+    @contextlib.asynccontextmanager
+    async def subscribed(
+        self, *topics: str, qos: int = 1, named: Sequence[str] = ()
+    ) -> AsyncIterator[AsyncIterator[Received]]:
+        """Subscribe, and give what comes on these topics from now on; unsubscribe in the end.
+
+        Args:
+            topics: what is heard.
+            qos: 0 where there may be thousands of retained ones: of those of QoS 1 mosquitto drops all behind the
+                first thousand, unless it is told otherwise.
+            named: subscribe to these instead, which fall under ``topics``: for brokers that give nothing retained, or
+                not all, to wildcards.
+
+        Raises:
+            UplinkDown: the link broke.
+            Refused: the broker does not let us subscribe.
+        """
         ear = _Ear(topics, asyncio.Queue(self._unheard))
+        wanted = named or topics
+        some = [wanted[at : at + MOST_TOPICS] for at in range(0, len(wanted), MOST_TOPICS)]
         self._ears.append(ear)
         try:
-            codes = await self.subscribe([(topic, 1) for topic in topics], timeout=ACK_S)
-            self.must_not_be_cancelled()
-            if (worst := max(map(_code_of, codes))) >= REFUSAL:
-                raise Refused(f"the broker refuses a subscription with reason 0x{worst:02x}", worst)
-            while True:
-                yield await self._next(ear.heard)
+            for part in some:
+                codes = await self.subscribe([(topic, qos) for topic in part], timeout=ACK_S)
+                self.must_not_be_cancelled()
+                if (worst := max(map(_code_of, codes))) >= REFUSAL:
+                    raise Refused(f"the broker refuses a subscription with reason 0x{worst:02x}", worst)
+            yield self._each(ear)
         except aiomqtt.MqttError as error:
             raise UplinkDown(self.why()) from error
         finally:
             self._ears.remove(ear)
             if not self._disconnected.done():
-                self._client.unsubscribe(list(topics))
+                for part in some:
+                    self._client.unsubscribe(list(part))
+
+    async def _each(self, ear: _Ear) -> AsyncIterator[Received]:
+        while True:
+            yield await self._next(ear.heard)
 
     async def _next(self, heard: "asyncio.Queue[Received]") -> Received:
         """Wait for what comes. Raises UplinkDown where the link breaks and nothing more is left."""

@@ -65,7 +65,7 @@ def admit(raw: bytes, stream: str, root: Root, standing: Standing, now: Now) -> 
     found = document.parsed(sealed.payload)
     if found.stream != stream:
         raise Rejected(Code.TARGET, f"it is for {found.stream} and came to {stream}")
-    _must_be_of_epoch(found.epoch, root)
+    must_be_of_epoch(found.epoch, root)
     sha = document.digest(sealed.payload)
     if (found.epoch, found.seq) < (standing.epoch, standing.seq):
         raise Rejected(Code.STALE, f"seq {found.seq} is not newer than {standing.seq}, which was seen already")
@@ -91,13 +91,14 @@ def admit_command(raw: bytes, root: Root, pole: str, now: Now, *, retained: bool
     found = document.parsed_command(sealed.payload)
     if found.pole != pole:
         raise Rejected(Code.TARGET, f"it is for pole {found.pole}")
-    _must_be_of_epoch(found.epoch, root)
+    must_be_of_epoch(found.epoch, root)
     if now.known() >= found.expires:
         raise Rejected(Code.EXPIRED, "it has expired; send a new one")
     return found
 
 
-def _must_be_of_epoch(epoch: int, root: Root) -> None:
+def must_be_of_epoch(epoch: int, root: Root) -> None:
+    """Raise Rejected, EPOCH, for what was signed before keys were called back, or for after that."""
     if epoch != root.epoch:
         raise Rejected(Code.EPOCH, f"its epoch is {epoch}; that of the root of trust is {root.epoch}")
 

@@ -13,7 +13,7 @@ import structlog
 from gateway.link.mqtt_link import Link, Message, Received, Refused, UplinkDown
 from gateway.link.uplink import Uplink
 from gateway.remote.confirmed_commit import ConfirmedCommit
-from gateway.remote.document import FLEET, GROUP
+from gateway.remote.document import FLEET, GROUP, POLE
 from gateway.remote.incoming import Incoming
 from gateway.remote.plant import Wanted
 from gateway.remote.reported import reported
@@ -47,7 +47,9 @@ class Remote(Generic[Wanted]):
         self._commit = commit
         self._incoming = incoming
         self._topic = topic
+        self._prefix = topic.rpartition("/")[0]
         self._renewed = asyncio.Event()
+        self._told: tuple[Link, messages.Reported] | None = None
         self.refused = ""
 
     def renew(self) -> None:
@@ -92,13 +94,13 @@ class Remote(Generic[Wanted]):
                 await self._take(received)
 
     async def _tell(self, link: Link) -> None:
-        told = None
         while True:
             report = reported(self._commit)
             # What is left of a trial grows less without being news
-            if (news := report.model_copy(update={"trial": report.trial and _but_left(report.trial)})) != told:
+            news = link, report.model_copy(update={"trial": report.trial and _but_left(report.trial)})
+            if news != self._told:
                 await link.send(Message(f"{self._topic}/config/reported", report.encoded(), retain=True))
-                told = news
+                self._told = news
             await asyncio.sleep(TICK_S)
 
     async def _take(self, received: Received) -> None:
@@ -119,12 +121,16 @@ class Remote(Generic[Wanted]):
 
     def _streams(self) -> dict[str, str]:
         """Return the streams by topic."""
-        return {self._topic_of(stream): stream for stream in self._commit.running.streams}
+        return {topic_of(stream, self._prefix): stream for stream in self._commit.running.streams}
 
-    def _topic_of(self, stream: str) -> str:
-        if stream == FLEET:
-            return f"{FLEET_TOPIC}/all"
-        return f"{FLEET_TOPIC}/{stream}" if stream.startswith(GROUP) else f"{self._topic}/config/desired"
+
+def topic_of(stream: str, prefix: str) -> str:
+    """Return where the documents of a stream lie; ``prefix`` is what topics of poles begin with."""
+    if stream == FLEET:
+        return f"{FLEET_TOPIC}/all"
+    if stream.startswith(GROUP):
+        return f"{FLEET_TOPIC}/{stream}"
+    return f"{prefix}/{stream.removeprefix(POLE)}/config/desired"
 
 
 def _but_left(trial: messages.ConfigTrial) -> messages.ConfigTrial:
