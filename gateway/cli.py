@@ -11,6 +11,7 @@ COMMANDS = {
     "config": "show what is in force, and where each key is from",
     "decode": "print the values of a frame",
     "fleet": "the operator's side: keygen, sign, verify",
+    "identity": "this pole's key and certificate: csr, install, show",
     "override": "set a key for some hours, above what operators send",
     "probe": "read one device once and show bytes and values",
     "run": "run the gateway",

@@ -145,6 +145,8 @@ def test_a_credential_is_read_from_the_folder_that_systemd_names(
     files = TlsFiles(ca=str(authority.cert), cert=str(pole.cert), key="credential:mqtt-key")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
     assert files.read().expires
+    (folder / "mqtt-key").write_bytes(authority.issue("pole-8").key.read_bytes())
+    assert wrong(files).endswith("if it is of a new key, restart the service, which has the key of its start")
     (folder / "mqtt-key").unlink()
     step = "add LoadCredential=mqtt-key:/PATH/OF/THE/FILE to the service with systemctl edit polegate, and restart it"
     assert wrong(files) == f'key_file: there is no credential "mqtt-key"; {step}'

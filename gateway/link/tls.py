@@ -201,6 +201,8 @@ def _not_loaded(error: OSError, cert: str, key: str) -> str:
     reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
     if reason in NO_PAIR:
         step = "put both there as they were made together"
+        if key.startswith(secret_file.CREDENTIAL):
+            step = "if it is of a new key, restart the service, which has the key of its start"
         return f"key_file: {key} does not belong to the certificate in cert_file, {cert}; {step}"
     if reason in TOO_WEAK:
         return f"cert_file: {cert} or its key is too weak; make one with EC P-256, or RSA of 2048 bits"
