@@ -18,6 +18,17 @@ LOOPBACK = "127.0.0.1"
 FOR_CLIENTS, FOR_SERVERS = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
 
 
+LISTENER = """
+listener {port} 127.0.0.1
+{broker.lines}
+cafile {authority}
+crlfile {revoked}
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A certificate and its key, in files."""
@@ -113,6 +124,10 @@ class Authority:
         path = self.cert.with_name(f"{self.cert.stem}-revoked.pem")
         path.write_bytes(revoked.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         return path
+
+    def listener(self, port: int) -> str:
+        """Return what makes a mosquitto listen there for poles of this authority too; so far none is revoked."""
+        return LISTENER.format(port=port, broker=self.issue("broker"), authority=self.cert, revoked=self.revoke())
 
     def files(self, own: Pair | None = None) -> TlsFiles:
         """Return what a pole needs that trusts this authority."""

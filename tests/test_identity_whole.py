@@ -20,16 +20,6 @@ from tests.pki import Authority, Pair
 
 POLE = "pole-7"
 LIMIT_S = 60.0
-TRANSPORT = """
-listener {port} 127.0.0.1
-certfile {broker.cert}
-keyfile {broker.key}
-cafile {authority.cert}
-crlfile {revoked}
-require_certificate true
-use_identity_as_username true
-use_username_as_clientid true
-"""
 CONFIG = """\
 [pole]
 id = "{pole}"
@@ -68,9 +58,7 @@ class Pole:
     def __init__(self, folder: Path) -> None:
         self.authority = Authority(folder)
         self.port = free_port()
-        own, revoked = self.authority.issue("broker"), self.authority.revoke()
-        lines = TRANSPORT.format(port=self.port, broker=own, authority=self.authority, revoked=revoked)
-        self.broker = mosquitto(folder, lines)
+        self.broker = mosquitto(folder, self.authority.listener(self.port))
         self._folder = folder
         (folder / "pole").mkdir()
         hurried = folder / "pole" / "polegate"
