@@ -112,11 +112,11 @@ class Authority:
         other.cert.write_bytes(_pem(cert.sign(self._key, hashes.SHA256())))
         return other
 
-    def revoke(self, *pairs: Pair) -> Path:
-        """Write the list of the certificates that are not to be trusted any more."""
+    def revoke(self, *pairs: Pair, days: float = 1) -> Path:
+        """Write the list of the certificates that are not to be trusted any more; it is good for so many days."""
         now = dt.datetime.now(dt.UTC)
         revoked = x509.CertificateRevocationListBuilder().issuer_name(self._name)
-        revoked = revoked.last_update(now - DAY).next_update(now + DAY)
+        revoked = revoked.last_update(now - DAY).next_update(now + days * DAY)
         for pair in pairs:
             number = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
             entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - DAY).build()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from gateway.host.clock import Clock
 from gateway.identity.pair import PairFiles
 from gateway.link.tls import TlsFiles
 from hil.broker import program
+from hil.daemon import polegate
 from tests.cli_scene import Ran, call
 from tests.pki import FOR_SERVERS, Authority, private
 
@@ -188,6 +190,18 @@ def test_a_chain_is_followed_over_authorities_alone(pole: Pole) -> None:
     assert pole.cert.read_bytes() == cert + between
 
 
+def test_an_authority_made_with_openssl_signs_as_the_readme_says(pole: Pole, tmp_path: Path) -> None:
+    (tmp_path / "pole-17.csr").write_bytes(pole.csr())
+    commands = re.findall(r"^ *(openssl (?:.*\\\n)*.*)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    for command in commands:
+        subprocess.run([program("bash"), "-c", command], cwd=tmp_path, capture_output=True, check=True)  # noqa: S603  # ours
+    ca = str(tmp_path / "poles-ca.pem")
+    assert pole.install((tmp_path / "pole-17.pem").read_bytes(), "--ca", ca).code == 0
+    assert len(commands) == 2
+    asked = x509.load_pem_x509_certificate(pole.cert.read_bytes())
+    assert asked.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+
+
 def test_a_certificate_that_names_no_use_is_for_any_and_so_is_one_of_version_1(pole: Pole, tmp_path: Path) -> None:
     assert pole.install(pole.authority.sign(pole.csr(), usage=None), "--ca", str(pole.authority.cert)).code == 0
     (tmp_path / "pole.csr").write_bytes(pole.csr())
@@ -213,6 +227,17 @@ def test_what_the_service_gets_as_its_key_is_where_the_key_is_made() -> None:
     unit = (ROOT / "systemd" / "polegate.service").read_text()
     name = identity.KEY_CREDENTIAL.removeprefix("credential:")
     assert f"\nLoadCredential={name}:{identity.KEY_OF_CREDENTIAL}\n" in unit
+
+
+def test_a_certificate_comes_over_ssh_as_well(pole: Pole) -> None:
+    cert = pole.authority.sign(pole.csr())
+    here, there = socket.socketpair()
+    with here, there:
+        here.sendall(cert)
+        here.shutdown(socket.SHUT_WR)
+        command = [polegate(), "identity", "install", "-", "--config", str(pole.config)]
+        subprocess.run(command, stdin=there.fileno(), capture_output=True, check=True)  # noqa: S603  # ours
+    assert pole.cert.read_bytes() == cert
 
 
 def test_who_signed_is_only_left_unchecked_with_a_word(pole: Pole) -> None:

@@ -155,3 +155,33 @@ def test_a_pole_goes_from_one_key_to_the_next_while_it_sends_and_the_old_one_can
         asyncio.run(scene())
     finally:
         pole.broker.stop()
+
+
+def test_a_link_that_is_open_outlives_its_certificate_and_a_list_that_is_over_locks_all_out(tmp_path: Path) -> None:
+    """Why the README says to restart a mosquitto, and to write its list anew in time."""
+    ours, port = Authority(tmp_path), free_port()
+    broker = mosquitto(tmp_path, ours.listener(port))
+    stolen, other = ours.issue("pole-7"), ours.issue("pole-8")
+
+    def is_let_in(own: Pair) -> bool:
+        with contextlib.suppress(NotConnected), Client(port, ours, own):
+            return True
+        return False
+
+    broker.start()
+    try:
+        assert is_let_in(other)
+        with Client(port, ours, stolen) as thief:
+            ours.revoke(stolen)
+            broker.reload()
+            while "Reloading config" not in (tmp_path / "broker.log").read_text():
+                assert thief.publish("topic")
+            assert not is_let_in(stolen)
+            assert is_let_in(other)
+            assert thief.publish("topic")
+        ours.revoke(stolen, days=-0.5)
+        broker.stop()
+        broker.start()
+        assert not is_let_in(other)
+    finally:
+        broker.stop()

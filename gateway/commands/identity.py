@@ -4,6 +4,7 @@ The key is made here and never leaves; what leaves is a request, and what comes 
 """
 
 import datetime as dt
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from gateway.identity.x509 import Certificate
 EX_DATAERR, EX_NOINPUT, EX_CANTCREAT = 65, 66, 73  # sysexits.h
 KEY_CREDENTIAL = "credential:mqtt-key"
 KEY_OF_CREDENTIAL = Path("/etc/polegate/pole.key")  # as the unit says
+STANDARD_INPUT = Path("-")  # over ssh it may be a socket, which /dev/stdin does not open
 RENEW_AT = 1 / 3  # of its life, left
 
 config = click.option("--config", "path", metavar="FILE", required=True, type=FILE, help="The configuration file.")
@@ -88,7 +90,7 @@ def csr(path: Path, *, new_key: bool) -> int:
 @config
 @click.option("--ca", metavar="CA", type=FILE, help="Who signs the certificates of poles, to check that he did.")
 def install(cert: Path, path: Path, ca: Path | None) -> int:
-    """Take the certificate in CERT (PEM; /dev/stdin reads it from there), and the key it was asked for with.
+    """Take the certificate in CERT (PEM; - reads it from the input), and the key it was asked for with.
 
     It must belong to a key that waits on this pole, be made out to its id, in time, and for clients. Key and
     certificate are put in place in one step: at no time do two lie there that do not fit. Those before are kept
@@ -268,7 +270,7 @@ def _told(found: Certificate, files: PairFiles, left: float) -> Iterator[str]:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
     except OSError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
 
