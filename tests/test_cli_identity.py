@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gateway.commands import identity
 from gateway.host.clock import Clock
@@ -259,11 +259,22 @@ def test_show_tells_what_is_left_of_it_and_what_does_not_fit(pole: Pole) -> None
     assert (pole.show().code, "have a new one signed" in pole.show().err) == (EX_DATAERR, True)
 
 
+def test_from_an_rsa_key_or_a_damaged_one_there_is_a_way_to_a_new_one(pole: Pole) -> None:
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key = rsa.generate_private_key(65537, 2048).private_bytes(pem, pkcs8, serialization.NoEncryption())
+    pole.key.write_bytes(key)
+    assert pole.install(pole.authority.sign(pole.csr())).code == 0
+    assert (pole.key.read_bytes(), does_fit(pole)) == (key, True)
+    pole.key.write_bytes(b"damaged")
+    assert pole.install(pole.authority.sign(pole.csr("--new-key"))).code == 0
+    assert does_fit(pole)
+
+
 def test_a_key_of_another_kind_or_with_a_passphrase_is_told_and_left_alone(pole: Pole) -> None:
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    other = rsa.generate_private_key(65537, 2048).private_bytes(pem, pkcs8, serialization.NoEncryption())
+    other = ed25519.Ed25519PrivateKey.generate().private_bytes(pem, pkcs8, serialization.NoEncryption())
     locked = private(ec.generate_private_key(ec.SECP256R1()), b"secret")
-    for key, says in ((other, "no key on an elliptic curve"), (locked, "a passphrase"), (b"", str(pole.key))):
+    for key, says in ((other, "another kind than EC or RSA"), (locked, "a passphrase"), (b"", str(pole.key))):
         pole.key.write_bytes(key)
         ran = call("identity", "csr", "--config", str(pole.config))
         assert (ran.code, ran.out) == (EX_DATAERR, "")
@@ -292,7 +303,7 @@ def test_what_cannot_be_read_or_written_is_told(pole: Pole) -> None:
     assert (missing.code, "none cannot be read: No such file" in missing.err) == (EX_NOINPUT, True)
     pole.configure(f'cert_file = "{pole.folder}/none/pole.pem"', f'key_file = "{pole.folder}/none/pole.key"')
     ran = call("identity", "csr", "--config", str(pole.config))
-    assert (ran.code, "cannot be written: No such file" in ran.err) == (EX_CANTCREAT, True)
+    assert (ran.code, "No such file or directory; see ls -l, or try sudo" in ran.err) == (EX_CANTCREAT, True)
 
 
 def test_a_key_that_systemd_hands_over_stays_roots_and_a_new_one_needs_a_restart(

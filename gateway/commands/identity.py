@@ -44,6 +44,10 @@ class Identity(NamedTuple):
     is_credential: bool
 
 
+class Unreadable(OSError):
+    """A file that was named cannot be read."""
+
+
 class Unfit(Exception):
     """Something cannot be used; the text says why, and the next step."""
 
@@ -112,7 +116,7 @@ def install(cert: Path, path: Path, ca: Path | None) -> int:
             own.files.install(key, found.pem)
     except SettingsError as error:
         return report(error.faults)
-    except FileNotFoundError as error:
+    except Unreadable as error:
         return _not_read(error)
     except OSError as error:
         return _not_written(error)
@@ -193,11 +197,11 @@ def _certificate(pem: bytes, place: Path) -> Certificate:
         raise Unfit(f"{place} holds no sound certificate in PEM ({error}); have it sent again") from error
 
 
-def _public(key: bytes, place: Path) -> bytes:
+def _is_of(key: bytes, found: Certificate) -> bool:
     try:
-        return x509.public_of(key)
-    except ValueError as error:
-        raise Unfit(f"{place}: {error}; move it away, and ask with a new key") from error
+        return x509.public_of(key) == found.public
+    except ValueError:  # no key at all is not this certificate's
+        return False
 
 
 def _must_be_ours(found: Certificate, pole: str, place: Path) -> None:
@@ -208,7 +212,7 @@ def _must_be_ours(found: Certificate, pole: str, place: Path) -> None:
 
 
 def _must_fit(found: Certificate, key: bytes | None, files: PairFiles) -> None:
-    if key is None or _public(key, files.key) != found.public:
+    if key is None or not _is_of(key, found):
         raise Unfit(f"{files.key} is not the key of {files.cert}; install a certificate for it")
 
 
@@ -239,8 +243,8 @@ def _must_be_signed(found: Certificate, ca: Path | None, *, clock_is_set: bool) 
 def _key_of(found: Certificate, files: PairFiles, place: Path) -> tuple[bytes, bool]:
     """Find the private key of a certificate; tell whether it is another one than that in use. Raises Unfit, OSError."""
     keys = files.read().key, files.read_next()
-    for key, where in zip(keys, (files.key, files.next_key), strict=True):
-        if key is not None and _public(key, where) == found.public:
+    for key in keys:
+        if key is not None and _is_of(key, found):
             return key, key != keys[0]
     step = "sign a request of polegate identity csr, which is made on this pole"
     raise Unfit(f"{place} belongs neither to {files.key} nor to {files.next_key}; {step}")
@@ -272,7 +276,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
     except OSError as error:
-        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
+        raise Unreadable(error.errno, error.strerror, str(path)) from error
 
 
 def _unfit(error: Unfit) -> int:
@@ -281,10 +285,10 @@ def _unfit(error: Unfit) -> int:
 
 
 def _not_read(error: OSError) -> int:
-    click.echo(f"{error.filename} cannot be read: {error.strerror}; see ls -l {error.filename}, or try sudo", err=True)
+    click.echo(f"{error.filename} cannot be read: {error.strerror}; correct the name, or try sudo", err=True)
     return EX_NOINPUT
 
 
 def _not_written(error: OSError) -> int:
-    click.echo(f"{error.filename or 'a file'} cannot be written: {error.strerror}; try sudo", err=True)
+    click.echo(f"{error.filename or 'the disk'}: {error.strerror}; see ls -l, or try sudo", err=True)
     return EX_CANTCREAT

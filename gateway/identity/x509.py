@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LONGEST_CHAIN = 8
@@ -136,13 +136,13 @@ def _for_clients(cert: x509.Certificate) -> bool:
     return ExtendedKeyUsageOID.CLIENT_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
 
 
-def _private(pem: bytes) -> ec.EllipticCurvePrivateKey:
+def _private(pem: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, None)
     except TypeError as error:
         raise ValueError("it has a passphrase, and nobody is there to type it") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("it is no key on an elliptic curve")  # noqa: TRY004  # of the file, not of an argument
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise ValueError("it is a key of another kind than EC or RSA")  # noqa: TRY004  # of the file, not of an argument
     return key
 
 
