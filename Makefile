@@ -64,7 +64,7 @@ test: $(READY) $(NODE) debian-test lint  ## everything that must be true, in a f
 	.bench/pole/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-run.lock
 	@touch $@
 
-bench: .bench/pole/.ready debian-test  ## measure for some ten minutes; prints a table and writes .bench/latest.json
+bench: .bench/pole/.ready debian-test  ## measure for some fifteen minutes; prints a table and writes .bench/latest.json
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w .bench/wheel .
 	.bench/pole/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .bench/wheel/*.whl
 	$(BIN)/python -m hil.bench --polegate .bench/pole/bin/polegate $(SCENARIO)

@@ -12,6 +12,7 @@ COMMANDS = {
     "decode": "print the values of a frame",
     "doctor": "tell what is not well with this pole, and what to do",
     "fleet": "sign for poles, publish, roll out, see what is in force",
+    "identity": "this pole's key and certificate: csr, install, show",
     "override": "set a key for some hours, above what operators send",
     "probe": "read one device once and show bytes and values",
     "run": "run the gateway",

@@ -1,7 +1,9 @@
 """MQTT brokers as processes on loopback: the embedded one of the demo, and Debian's mosquitto of the tests."""
 
 import getpass
+import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -87,6 +89,10 @@ class Broker:
     def stop(self) -> None:
         """End it in order."""
         self._process.stop()
+
+    def reload(self) -> None:
+        """Have it read its files again."""
+        os.kill(self._process.pid, signal.SIGHUP)
 
     def kill(self) -> None:
         """Kill it."""

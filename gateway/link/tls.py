@@ -1,7 +1,8 @@
 """TLS to the broker: what lies in files, and what is wrong with it or with the broker, in the words of the file.
 
 The broker's certificate and the name in it are always checked, and nothing older than TLS 1.2 is spoken; there is no
-way to do with less. Certificate and key are this pole's own, for a broker that asks for them.
+way to do with less. Python 3.13 would refuse what 3.11 takes, certificates of authorities that write no key
+identifiers; here both take them. Certificate and key are this pole's own, for a broker that asks for them.
 
 The end of the certificate and whom it is made out to are read here from its DER form (RFC 5280, section 4.1): Python's
 ssl tells them of the other side only, and the library that could takes 11 MB.
@@ -87,6 +88,7 @@ class TlsFiles:
         except ssl.SSLError as error:
             raise Unusable(f"ca_file: {self.ca} is damaged ({error.reason}); copy it there again") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a newer Python must not cut a pole off from its broker
         context.sslsocket_class = TlsSocket
         return context
 
@@ -201,6 +203,8 @@ def _not_loaded(error: OSError, cert: str, key: str) -> str:
     reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
     if reason in NO_PAIR:
         step = "put both there as they were made together"
+        if key.startswith(secret_file.CREDENTIAL):
+            step = "if it is of a new key, restart the service, which has the key of its start"
         return f"key_file: {key} does not belong to the certificate in cert_file, {cert}; {step}"
     if reason in TOO_WEAK:
         return f"cert_file: {cert} or its key is too weak; make one with EC P-256, or RSA of 2048 bits"

@@ -8,6 +8,7 @@ one machine: quote the ratios, which were measured beside something else in the 
 ``start``      from exec to the first pack at the broker; memory after a minute, with Bluetooth
 ``line_use``   polls a second on RS-485, against what the wire allows
 ``dead``       what one dead slave of ten costs the others
+``service``    a cold start, memory and CPU under the limits of the unit; the packages; the unit
 ``buffer``     the buffer against one row per reading: bytes, CPU, memory, fsyncs; the start with three days in it
 =============  ==================================================================================
 """

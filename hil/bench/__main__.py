@@ -46,6 +46,7 @@ AIMS = {
     "alarm_latency_ratio_p50": 2,
     "alarm_latency_ratio_p99": 2,
     "unit_exposure": 1.5,
+    "service_memory_refusals": 0,
 }
 RESULT = Path(".bench/latest.json")
 

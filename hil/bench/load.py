@@ -51,7 +51,7 @@ async def measure(folder: Path, polegate: str) -> dict[str, float]:
     mosquitto.start()
     relay = Relay(mosquitto.port)
     await relay.start()
-    servers = [ModbusTcp([_slave(number)]) for number in range(DEVICES)]
+    servers = [ModbusTcp([slave(number)]) for number in range(DEVICES)]
     for server in servers:
         await server.start()
     ports = [server.port for server in servers]
@@ -68,7 +68,7 @@ async def measure(folder: Path, polegate: str) -> dict[str, float]:
 
 async def _gateway(folder: Path, polegate: str, relay: Relay, ports: list[int]) -> dict[str, float]:
     daemon = Daemon(folder, command=polegate)
-    _configure(daemon, relay.port, ports)
+    configure(daemon, relay.port, ports)
     daemon.start()
     await asyncio.sleep(SETTLE_S)
     cpu, wrote, sent = cpu_s(daemon.pid), written_bytes(daemon.pid), relay.up + relay.down
@@ -114,16 +114,17 @@ async def _bare_loop(folder: Path, relay: Relay, ports: list[int], how: str) -> 
     return figures
 
 
-def _configure(daemon: Daemon, broker_port: int, ports: list[int]) -> None:
+def configure(daemon: Daemon, broker_port: int, ports: list[int]) -> None:
+    """Write its configuration, with the devices on these ports."""
     text = CONFIG.format(port=broker_port, folder=daemon.folder)
     text += "".join(DEVICE.format(n=number, port=port) for number, port in enumerate(ports))
     daemon.config.write_text(text)
     profiles = daemon.folder / "profiles"
-    profiles.mkdir()
+    profiles.mkdir(exist_ok=True)
     (profiles / "bench.toml").write_text(PROFILE + "".join(REGISTER.format(n=n) for n in range(REGISTERS)))
 
 
-def _slave(number: int) -> ModbusSlave:
+def slave(number: int) -> ModbusSlave:
     """Make a device whose registers move as voltages do, in 0.1 V."""
     dice = seeded(number, "bench")
     volts = [Wander(dice, 230.0, 6.0) for _ in range(REGISTERS)]

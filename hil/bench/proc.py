@@ -21,6 +21,11 @@ def rss_mb(pid: int) -> float:
     return _number(Path(f"/proc/{pid}/status"), "VmRSS") * 1024 / 1e6
 
 
+def tasks(pid: int) -> int:
+    """Return how many threads it has."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
 def _number(file: Path, name: str) -> int:
     line = next(line for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1])
