@@ -19,7 +19,7 @@ from drivers.contract import Driver
 from gateway import shares
 from gateway.config.settings import DatasetSettings, Settings
 from gateway.config.settings_file import load
-from gateway.host import status_socket
+from gateway.host import release, status_socket
 from gateway.host.clock import Clock
 from gateway.host.notify import notify, watchdog_s
 from gateway.host.trial_file import TrialFile
@@ -28,6 +28,7 @@ from gateway.jobs.keep_time import keep_time
 from gateway.jobs.pack import Packer
 from gateway.jobs.pole_state import VERSION, PoleState
 from gateway.jobs.progress import progress_of
+from gateway.jobs.prove_release import prove_release
 from gateway.jobs.replay import Replay
 from gateway.jobs.report import Report, last_will
 from gateway.jobs.signs import Certificate, Signs
@@ -120,6 +121,7 @@ class Pole:
         self._take_health()
         self._names: Mapping[str, str] = {}  # of devices that were renamed by the last change
         self._gave = self._good()  # looks that gave values, at the last change
+        self._given_up = release.look().given_up
         self._changes = air or Reload(
             self,
             settings,
@@ -157,6 +159,7 @@ class Pole:
             health=self._health,
             refused=self._refused,
             standing=self._changes.standing,
+            given_up=self._given_up,
         )
         self._signs = Signs(
             clock,
@@ -207,7 +210,7 @@ class Pole:
             self._crew.enlist(shares.roster(self._settings))
             reloading = group.create_task(self._changes.run(reload))
             log.info("started", version=VERSION, epoch=self._buffer.epoch, devices=len(self._settings.devices))
-            notify("READY=1\nSTATUS=running")
+            notify(f"READY=1\nSTATUS=running{self._warned_of_release()}")
             await stop.wait()
             notify("STOPPING=1")
             await _end([reloading])
@@ -296,9 +299,21 @@ class Pole:
         ]
         if folder := runtime_folder():
             jobs.append(status_socket.serve(folder, self._state.detailed))
-        if period := watchdog_s():
-            jobs += [self._buffer.answer(), tell_watchdog(self._progress, notify, period)]
+        period, unproved = watchdog_s(), release.is_proved() is False
+        if period or unproved:
+            jobs.append(self._buffer.answer())
+        if period:
+            jobs.append(tell_watchdog(self._progress, notify, period))
+        if unproved:
+            jobs.append(prove_release(self._progress, release.prove))
         return jobs
+
+    def _warned_of_release(self) -> str:
+        """Log that a newer release went back to this one, and return the same for the status."""
+        if (newer := self._given_up) is None:
+            return ""
+        log.error("a newer release was given up; this is the one before", given_up=newer.name, why=newer.why)
+        return f"; release {newer.name} was given up: polegate version"
 
     def _progress(self) -> list[Watched]:
         return progress_of(self._settings.devices, self._health, self._buffer, self._uplink, self._crew.radio)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.host.clock import Clock
+from gateway.host.release import GivenUp
 from gateway.jobs.pole_state import PoleState
 from gateway.jobs.report import last_will
 from gateway.link.uplink import Uplink
@@ -46,7 +47,7 @@ class Watch(Clock):
 class Scene:
     """All that has something to tell."""
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: Buffer, given_up: GivenUp | None) -> None:
         self.clock = Watch()
         self.buffer = buffer
         self.dust = DeviceHealth()
@@ -59,14 +60,15 @@ class Scene:
             health={"dust": self.dust},
             refused=dict,
             standing=lambda: self.standing,
+            given_up=given_up,
         )
 
 
-def play(folder: Path, scene: Callable[[Scene], Awaitable[None]]) -> None:
+def play(folder: Path, scene: Callable[[Scene], Awaitable[None]], given_up: GivenUp | None = None) -> None:
     async def main() -> None:
         buffer = Buffer(folder / "buffer.db", ROOMY)
         await buffer.open("the-boot", 0, 0)
-        await scene(Scene(buffer))
+        await scene(Scene(buffer, given_up))
         await buffer.close()
 
     asyncio.run(main())
@@ -90,6 +92,18 @@ def test_it_tells_all_parts_as_they_are_now(tmp_path: Path) -> None:
         assert json.loads(s.state.now("stopped").encoded())["status"] == "stopped"
 
     play(tmp_path, scene)
+
+
+def test_a_release_that_was_given_up_is_told(tmp_path: Path) -> None:
+    given_up = GivenUp("1.1", "1.0", 1_800_000_000.0, "watchdog")
+
+    async def scene(s: Scene) -> None:
+        told = json.loads(s.state.now().encoded())
+        must_be("state", told)
+        why = "it did not prove healthy in three starts; the last ended with watchdog"
+        assert told["given_up"] == {"version": "1.1", "why": why, "at": 1_800_000_000.0}
+
+    play(tmp_path, scene, given_up)
 
 
 def test_a_device_that_never_gave_anything_has_no_age(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gateway.commands import run_wait
 from gateway.commands.check import FILE, report
 from gateway.config.faults import SettingsError
 from gateway.config.settings_file import load
-from gateway.host import log
+from gateway.host import log, release
 from gateway.host.notify import notify
 from gateway.store.pack_disk import BufferUnusable
 
@@ -31,7 +31,8 @@ def command(path: Path) -> int:
     It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
 
     As a service of systemd it waits for a configuration that is missing or has faults, and says so in its status; a
-    file that is put right is taken within seconds, or at once with SIGHUP.
+    file that is put right is taken within seconds, or at once with SIGHUP. A new release that has not proved healthy
+    does not wait, so that the one before comes back, which may know the file.
 
     Exit code 73: another gateway has the buffer open. 78: the configuration has faults; see polegate check.
     """
@@ -39,7 +40,7 @@ def command(path: Path) -> int:
     try:
         settings = load(path)
     except SettingsError as error:
-        if not run_wait.is_service():
+        if not run_wait.is_service() or (path.exists() and release.is_on_trial()):
             return report(error.faults)
     log.start()
     faulthandler.enable()  # where it hung, when systemd's watchdog ends it
@@ -47,6 +48,7 @@ def command(path: Path) -> int:
     if settings is None:
         settings = runner.run(run_wait.wait_for(path, notify))
     if settings is None:
+        runner.close()
         return 0
     report(settings.warnings, "warning: ")
     try:

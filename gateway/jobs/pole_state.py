@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from gateway.host import storage
 from gateway.host.clock import Clock
+from gateway.host.release import GivenUp
 from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.store.journal import Journal
@@ -16,6 +17,7 @@ from gateway.words.messages import (
     BufferState,
     ConfigurationState,
     DeviceState,
+    GivenUpState,
     MendedState,
     State,
     UplinkState,
@@ -40,6 +42,7 @@ class PoleState:
         health: Mapping[str, DeviceHealth],
         refused: Callable[[], dict[str, str]],
         standing: Callable[[], Standing],
+        given_up: GivenUp | None = None,
     ) -> None:
         """Make it; the gateway starts now.
 
@@ -51,7 +54,9 @@ class PoleState:
             health: of each device.
             refused: tells which datasets the broker does not take, and why.
             standing: tells which configuration runs.
+            given_up: the release that went back to this one by itself.
         """
+        self._given_up = given_up and GivenUpState(version=given_up.name, why=given_up.why, at=given_up.at)
         self._refused = refused
         self._standing = standing
         self._clock = clock
@@ -67,6 +72,7 @@ class PoleState:
         return State(
             status=status,
             version=VERSION,
+            given_up=self._given_up,
             python=platform.python_version(),
             boot=self._clock.boot,
             epoch=self._buffer.epoch,

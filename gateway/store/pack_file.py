@@ -113,7 +113,7 @@ class PackFile:
         self._sql.close()
         pack_mend.set_aside(self.path)
         self._sql = self._connect()
-        self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (self._epoch, *self._beginning))
+        self._sql.execute(pack_sql.ADD_EPOCH, (self._epoch, *self._beginning))
         mended = self._take_over(why, NOTHING)
         self._count()
         return mended, {number for (number,) in self._sql.execute("SELECT id FROM pack WHERE level >= 0")}
@@ -165,14 +165,14 @@ class PackFile:
             self._sql.execute("DELETE FROM epoch WHERE id < ? AND id < ? - 100", (oldest or epoch, epoch))
             if utc is not None:
                 self.know_utc(boot, utc)
-            self._sql.execute("INSERT INTO epoch VALUES (?, ?, ?, ?)", (epoch, boot, started, utc))
+            self._sql.execute(pack_sql.ADD_EPOCH, (epoch, boot, started, utc))
         return epoch
 
     def _contents(self, packs: int, readings: int, mended: Mended | None) -> Contents:
         return Contents(
             epoch=self._epoch,
             marks={name: (e, n) for name, e, n in self._sql.execute("SELECT dataset, epoch, n FROM mark WHERE n > 0")},
-            epochs=[Epoch(*row) for row in self._sql.execute("SELECT * FROM epoch ORDER BY id")],
+            epochs=[Epoch(*row) for row in self._sql.execute("SELECT id, boot, started, utc FROM epoch ORDER BY id")],
             packs=packs,
             readings=readings,
             set_aside=self._room.set_aside(),
@@ -428,7 +428,7 @@ class PackFile:
 
     def _insert(self, rows: Sequence[Row]) -> None:
         self._sql.executemany(
-            "INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO pack(id, dataset, n, readings, taken, level, frame) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 (number, pack.dataset, pack.n, pack.readings, pack.taken, level, frame.seal(number, pack))
                 for number, pack, level in rows
