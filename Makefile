@@ -88,7 +88,7 @@ debian-system: debian-test
 # Of other machines only the files: nothing in them can be run yet when they are unpacked
 .system/arm64 .system/armhf:
 	rm -rf $@.new && mkdir -p .system
-	mmdebstrap --quiet --variant=extract --architectures=$(notdir $@) --include=python3,python3-zstandard bookworm \
+	mmdebstrap --quiet --variant=extract --architectures=$(notdir $@) --include=python3,python3-cffi-backend,python3-zstandard bookworm \
 		$@.new "deb http://deb.debian.org/debian bookworm main"
 	mv $@.new $@
 
@@ -97,13 +97,13 @@ debian-system: debian-test
 	mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,python3,udev $(notdir $@) $@.new
 	mv $@.new $@
 
-test-system: $(READY)  ## the package on a real systemd, in containers; as root, some four minutes
+test-system: $(READY)  ## the package on a real systemd, in containers; as root, under three minutes
 	@[ "$$(id -u)" != 0 ] || $(MAKE) --no-print-directory debian-system
 	@why=$$($(BIN)/python -c 'from hil.machine import why_not; print(why_not())'); \
 	if [ -n "$$why" ]; then echo "skipped: $$why"; else $(MAKE) --no-print-directory boot-system; fi
 
 boot-system: .system/bookworm .system/trixie .system/arm64 .system/armhf
-	$(BIN)/pytest -n 2 --dist loadfile -m system tests/system
+	$(BIN)/pytest -n 3 --dist worksteal -m system tests/system
 
 lock:  ## resolve the dependencies anew and pin them with hashes
 	$(PYTHON) -m venv $(VENV)-lock

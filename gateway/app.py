@@ -17,7 +17,7 @@ import structlog
 from drivers.contract import Driver
 from gateway import shares
 from gateway.config.settings import DatasetSettings, Settings
-from gateway.host import status_socket
+from gateway.host import release, status_socket
 from gateway.host.clock import Clock
 from gateway.host.notify import notify, notify_reloading, runtime_folder, watchdog_s
 from gateway.jobs.forward import Forward
@@ -25,6 +25,7 @@ from gateway.jobs.keep_time import keep_time
 from gateway.jobs.pack import Packer
 from gateway.jobs.pole_state import VERSION, PoleState
 from gateway.jobs.progress import progress_of
+from gateway.jobs.prove_release import prove_release
 from gateway.jobs.replay import Replay
 from gateway.jobs.report import Report, last_will
 from gateway.jobs.signs import Certificate, Signs
@@ -120,6 +121,7 @@ class Pole:
         self._ever: dict[str, DeviceHealth] = {}
         self._health: dict[str, DeviceHealth] = {}
         self._take_health()
+        self._given_up = release.look().given_up
         self._changes = change
         best, *others = shares.brokers(settings)
         self._uplink = Uplink(best, last_will(topic), others)
@@ -148,7 +150,7 @@ class Pole:
             health=self._health,
             refused=self._refused,
             standing=self._changes.standing,
-            details=self._details,
+            given_up=self._given_up,
         )
         self._signs = Signs(
             clock,
@@ -198,7 +200,7 @@ class Pole:
             self._crew.enlist(shares.roster(self._settings))
             reloading = group.create_task(self._changes.run(reload))
             log.info("started", version=VERSION, epoch=self._buffer.epoch, devices=len(self._settings.devices))
-            notify("READY=1\nSTATUS=running")
+            notify(f"READY=1\nSTATUS=running{self._warned_of_release()}")
             await _first_of(stop, self._changes.again)
             if stop.is_set():
                 notify("STOPPING=1")
@@ -266,17 +268,30 @@ class Pole:
             keep_time(self._clock, self._buffer.know_utc),
         ]
         if folder := runtime_folder():
-            jobs.append(status_socket.serve(folder, self._state.detailed))
-        if period := watchdog_s():
-            jobs += [self._buffer.answer(), tell_watchdog(self._progress, notify, period)]
+            jobs.append(status_socket.serve(folder, self._told_at_the_pole))
+        period, unproved = watchdog_s(), release.is_proved() is False
+        if period or unproved:
+            jobs.append(self._buffer.answer())
+        if period:
+            jobs.append(tell_watchdog(self._progress, notify, period))
+        if unproved:
+            jobs.append(prove_release(self._progress, release.prove))
         return jobs
+
+    def _warned_of_release(self) -> str:
+        """Log that a newer release went back to this one, and return the same for the status."""
+        if (newer := self._given_up) is None:
+            return ""
+        log.error("a newer release was given up; this is the one before", given_up=newer.name, why=newer.why)
+        return f"; release {newer.name} was given up: polegate version"
 
     def _progress(self) -> list[Watched]:
         return progress_of(self._settings.devices, self._health, self._buffer, self._uplink, self._crew.radio)
 
-    def _details(self) -> Details:
+    def _told_at_the_pole(self) -> dict[str, Any]:
         changes = self._changes
-        return Details(signs=self._signs.told(), reported=changes.reported(), drift=changes.drift())
+        details = Details(signs=self._signs.told(), reported=changes.reported(), drift=changes.drift())
+        return self._state.detailed(details)
 
     def _refused(self) -> dict[str, str]:
         return {dataset: refusal.text for dataset, refusal in self._forward.refused.items()}

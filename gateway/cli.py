@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "run the gateway",
     "schema": "write what a pole says and hears: AsyncAPI and JSON Schema",
     "tail": "print the readings that come to a broker, and what is missing",
+    "version": "tell which release runs, and which was given up",
 }
 
 

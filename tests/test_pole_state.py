@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.host.clock import Clock
+from gateway.host.release import GivenUp
 from gateway.jobs.pole_state import PoleState
 from gateway.jobs.report import last_will
 from gateway.link.uplink import Uplink
@@ -47,7 +48,7 @@ class Watch(Clock):
 class Scene:
     """All that has something to tell."""
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: Buffer, given_up: GivenUp | None) -> None:
         self.clock = Watch()
         self.buffer = buffer
         self.dust = DeviceHealth()
@@ -60,15 +61,15 @@ class Scene:
             health={"dust": self.dust},
             refused=dict,
             standing=lambda: self.standing,
-            details=lambda: Details(signs=[]),
+            given_up=given_up,
         )
 
 
-def play(folder: Path, scene: Callable[[Scene], Awaitable[None]]) -> None:
+def play(folder: Path, scene: Callable[[Scene], Awaitable[None]], given_up: GivenUp | None = None) -> None:
     async def main() -> None:
         buffer = Buffer(folder / "buffer.db", ROOMY)
         await buffer.open("the-boot", 0, 0)
-        await scene(Scene(buffer))
+        await scene(Scene(buffer, given_up))
         await buffer.close()
 
     asyncio.run(main())
@@ -94,6 +95,18 @@ def test_it_tells_all_parts_as_they_are_now(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+def test_a_release_that_was_given_up_is_told(tmp_path: Path) -> None:
+    given_up = GivenUp("1.1", "1.0", 1_800_000_000.0, "watchdog")
+
+    async def scene(s: Scene) -> None:
+        told = json.loads(s.state.now().encoded())
+        must_be("state", told)
+        why = "it did not prove healthy in three starts; the last ended with watchdog"
+        assert told["given_up"] == {"version": "1.1", "why": why, "at": 1_800_000_000.0}
+
+    play(tmp_path, scene, given_up)
+
+
 def test_a_device_that_never_gave_anything_has_no_age(tmp_path: Path) -> None:
     async def scene(s: Scene) -> None:
         assert "age" not in json.loads(s.state.now().encoded())["devices"]["dust"]
@@ -104,7 +117,7 @@ def test_a_device_that_never_gave_anything_has_no_age(tmp_path: Path) -> None:
 def test_people_at_the_pole_see_the_latest_values_too(tmp_path: Path) -> None:
     async def scene(s: Scene) -> None:
         s.dust.latest.update(pm10=7.3, pm2_5=None)
-        told = json.loads(json.dumps(s.state.detailed()))
+        told = json.loads(json.dumps(s.state.detailed(Details(signs=[]))))
         assert told["devices"]["dust"].pop("latest") == {"pm10": 7.3, "pm2_5": None}
         must_be("state", told)
 

@@ -43,7 +43,7 @@ def test_systemd_has_nothing_to_say_about_the_units_and_would_have(tmp_path: Pat
         (units / unit.name).write_text(text.replace("Type=notify\n", f"Type=notify\n{wrong}\n"))
     for target in TARGETS:  # named by the units; the machine of the test has its own
         (units / f"{target}.target").write_text(f"[Unit]\nDescription={target}\n")
-    for program in ("usr/bin/polegate", "bin/sh"):
+    for program in ("usr/bin/polegate", "usr/lib/polegate/release", "bin/sh"):
         (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy("/bin/true", tmp_path / program)
     command = ["systemd-analyze", "verify", "--man=no", f"--root={tmp_path}", *(unit.name for unit in UNITS)]
@@ -58,6 +58,12 @@ def test_nothing_keeps_the_service_from_trying_again() -> None:
     told = dict(settings(SYSTEMD / "polegate.service"))
     assert (told["Restart"], told["StartLimitIntervalSec"]) == ("always", "0")
     assert float(told["WatchdogSec"]) == 60
+
+
+def test_what_watches_over_releases_is_asked_as_root_and_keeps_no_service_from_starting() -> None:
+    told = dict(settings(SYSTEMD / "polegate.service"))
+    script = "-+/usr/lib/polegate/release"
+    assert (told["ExecStartPre"], told["ExecStopPost"]) == (f"{script} start", f"{script} stop")
 
 
 def test_devices_are_allowed_by_number_and_by_no_name() -> None:

@@ -13,7 +13,7 @@ from gateway.commands import run_wait
 from gateway.commands.check import FILE, report
 from gateway.config.faults import SettingsError
 from gateway.config.settings_file import load
-from gateway.host import log
+from gateway.host import log, release
 from gateway.host.notify import notify
 from gateway.store.pack_disk import BufferUnusable
 
@@ -32,6 +32,7 @@ def command(path: Path) -> int:
 
     As a service of systemd it goes on with what was in force where FILE has faults. Without that, and without FILE, it
     waits for one, and says so in its status; a file that is put right is taken within seconds, or at once with SIGHUP.
+    A new release that has not proved healthy does not wait, so that the one before comes back, which may know the file.
 
     Exit code 73: another gateway has the buffer open. 78: the configuration has faults; see polegate check.
     """
@@ -39,7 +40,7 @@ def command(path: Path) -> int:
     try:
         settings = load(path)
     except SettingsError as error:
-        if not run_wait.is_service():
+        if not run_wait.is_service() or (path.exists() and release.is_on_trial()):
             return report(error.faults)
         settings = run_wait.last_good(path)
     log.start()
@@ -48,6 +49,7 @@ def command(path: Path) -> int:
     if settings is None:
         settings = runner.run(run_wait.wait_for(path, notify))
     if settings is None:
+        runner.close()
         return 0
     report(settings.warnings, "warning: ")
     try:

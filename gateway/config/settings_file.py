@@ -50,9 +50,9 @@ def settings_of(file: Source) -> Settings:
 
 
 def profile_folders(beside: Path | None) -> list[Path]:
-    """Return where profiles are looked for: beside the configuration, where we are installed, in the checkout."""
-    own = Path(__file__).resolve().parent.parent / "config" / "profiles"
-    folders = [Path(sys.prefix) / "share" / "polegate" / "profiles", own]
+    """Return where profiles are looked for: beside the configuration, beside the code, where we are installed."""
+    own = Path(__file__).resolve().parents[2] / "config" / "profiles"  # of the checkout, or of this release
+    folders = [own, Path(sys.prefix) / "share" / "polegate" / "profiles"]
     return [beside / "profiles", *folders] if beside else folders
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from gateway.host import storage
 from gateway.host.clock import Clock
+from gateway.host.release import GivenUp
 from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.store.journal import Journal
@@ -17,6 +18,7 @@ from gateway.words.messages import (
     ConfigurationState,
     Details,
     DeviceState,
+    GivenUpState,
     MendedState,
     State,
     Status,
@@ -42,7 +44,7 @@ class PoleState:
         health: Mapping[str, DeviceHealth],
         refused: Callable[[], dict[str, str]],
         standing: Callable[[], Standing],
-        details: Callable[[], Details],
+        given_up: GivenUp | None = None,
     ) -> None:
         """Make it; the gateway starts now.
 
@@ -54,11 +56,11 @@ class PoleState:
             health: of each device.
             refused: tells which datasets the broker does not take, and why.
             standing: tells which configuration runs.
-            details: tells what only people at the pole are told.
+            given_up: the release that went back to this one by itself.
         """
+        self._given_up = given_up and GivenUpState(version=given_up.name, why=given_up.why, at=given_up.at)
         self._refused = refused
         self._standing = standing
-        self._details = details
         self._clock = clock
         self._uplink = uplink
         self._buffer = buffer
@@ -72,6 +74,7 @@ class PoleState:
         return State(
             status=status,
             version=VERSION,
+            given_up=self._given_up,
             python=platform.python_version(),
             boot=self._clock.boot,
             epoch=self._buffer.epoch,
@@ -94,9 +97,9 @@ class PoleState:
         lapses = tuple(health.lapse for health in self._health.values())
         return kept, uplink, configuration, self._clock.synchronised(), lapses
 
-    def detailed(self) -> dict[str, Any]:
-        """Tell it to people at the pole: with details, and the latest values."""
-        told = Status(**dict(self.now()), details=self._details()).model_dump(exclude_none=True)
+    def detailed(self, details: Details) -> dict[str, Any]:
+        """Tell it to people at the pole: with what only they are told, and the latest values."""
+        told = Status(**dict(self.now()), details=details).model_dump(exclude_none=True)
         for name, health in self._health.items():
             told["devices"][name]["latest"] = health.latest
         return told

@@ -1,4 +1,10 @@
-"""What a pole must not forget of its configuration: what was seen, what is in force, and what is being tried."""
+"""What a pole must not forget of its configuration: what was seen, what is in force, and what is being tried.
+
+A release that is no good goes back to the one before, which then has the newer one's state. So a later release adds
+fields with a default, and ``layout`` stays: what is not known here is passed over, and lost at the next save. A code of
+a fate that is not known counts as one that tells nothing, and is not tried again. What cannot be added like that takes
+two releases: the first reads both layouts and writes the old one. The state of a newer layout is not touched.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -12,8 +18,12 @@ ROOT, COMMAND = "root", "command"
 """What verdicts on these name instead of a stream."""
 
 
+def _code(code: int | None) -> Code | None:
+    return code if code is None else Code(code) if code in list(Code) else Code.RB_INCONCLUSIVE
+
+
 class _Kept(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     def but(self, **changes: object) -> Self:
         """Return the same with some changes."""
@@ -40,7 +50,7 @@ class Standing(_Kept):
     seq: int = 0
     sha: str = ""
     waits: bool = False
-    fate: Annotated[Code | None, BeforeValidator(lambda code: code and Code(code))] = None
+    fate: Annotated[Code | None, BeforeValidator(_code)] = None
     why: str = ""
     tries: int = 0
     active: str = ""

@@ -22,7 +22,7 @@ class Override(BaseModel):
         until: seconds since 1970, by the pole's clock.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)  # a later release may add a field
 
     key: str
     value: str

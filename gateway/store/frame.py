@@ -7,6 +7,9 @@
 The head holds all that a pack is. A frame is found again in a damaged database, in a torn journal, and in a row whose
 bytes the flash has changed: SQLite notices none of the last. What is known of a run of the gateway is framed the same
 way, with "PLE1" before it.
+
+This form stays: the release before reads what a newer one left, also in the journal, and files of years ago are
+salvaged. Another form gets another magic, and is written a release after it is read.
 """
 
 import struct

@@ -13,6 +13,9 @@ A record is a kind, the length of its body, the CRC-32 of kind and body, the bod
 A reading is written by ``marshal``, which is eight times as quick as JSON: no file of another program, machine or boot
 is ever read, and a checksum stands before it.
 
+A release that is no good goes back to the one before while the machine runs, and that one reads this. So a later
+release may add kinds, which are passed over here, and values behind the four of a reading; all else stays.
+
 What one ``write`` put into the page cache survives the process, whatever kills it. A torn record at the end is one
 that was not accepted yet. When most of the file is settled it is written anew without that.
 """
@@ -258,6 +261,6 @@ def _body(reading: Reading) -> bytes:
 
 
 def _reading(body: bytes) -> Reading:
-    dataset, device, at, values = marshal.loads(body)  # noqa: S302  # written by us, on this machine, in this boot
+    dataset, device, at, values, *_ = marshal.loads(body)  # noqa: S302  # written by us, on this machine, in this boot
     known = {name: Quality(*value) if isinstance(value, tuple) else value for name, value in values.items()}
     return Reading(device, dataset, at, known)

@@ -9,7 +9,7 @@ from gateway.store.pack_room import Room
 from gateway.store.pack_sql import transaction
 
 MARK = """
-INSERT INTO mark VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+INSERT INTO mark(dataset, epoch, n, levels, readings) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     epoch = max(epoch, excluded.epoch),
     n = CASE WHEN (excluded.epoch, excluded.n) > (epoch, n) THEN excluded.n ELSE n END,
     levels = excluded.levels, readings = excluded.readings

@@ -15,7 +15,7 @@ from gateway.words.timeline import Epoch
 KEPT = 100  # runs that stay though they have no packs: neighbours tell when a boot must have been
 SEALED = "CREATE TABLE IF NOT EXISTS sealed_epoch(id INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT"
 ADD = """
-INSERT INTO epoch VALUES (?, ?, ?, ?)
+INSERT INTO epoch(id, boot, started, utc) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET utc = excluded.utc WHERE utc IS NULL AND boot = excluded.boot
 """
 
@@ -50,7 +50,7 @@ def put_right(sql: sqlite3.Connection) -> None:
     for found in known(sql):
         right = sealed.get(found.id, found)
         if right._replace(utc=found.utc) != found or right.utc not in {None, found.utc}:
-            sql.execute("INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?)", right)
+            sql.execute("INSERT OR REPLACE INTO epoch(id, boot, started, utc) VALUES (?, ?, ?, ?)", right)
 
 
 def _sealed(sql: sqlite3.Connection) -> dict[int, Epoch]:
@@ -68,5 +68,5 @@ def _seal(sql: sqlite3.Connection) -> None:
     there = dict(sql.execute("SELECT id, frame FROM sealed_epoch").fetchall())
     right = {epoch.id: frame.seal_epoch(epoch) for epoch in known(sql)}
     changed = [(number, framed) for number, framed in right.items() if there.get(number) != framed]
-    sql.executemany("INSERT OR REPLACE INTO sealed_epoch VALUES (?, ?)", changed)
+    sql.executemany("INSERT OR REPLACE INTO sealed_epoch(id, frame) VALUES (?, ?)", changed)
     sql.executemany("DELETE FROM sealed_epoch WHERE id = ?", ((number,) for number in there.keys() - right.keys()))

@@ -30,8 +30,7 @@ WAL_HEAD, FRAME_HEAD = 32, 24
 WAL_MAGIC = 0x377F0682  # and 1 more where the checksums are big-endian
 LEAF = 0x0D
 INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # by serial type, section 2.1
-LEVEL, FRAME = 5, 6  # columns of the table ``pack``
-COLUMNS = 7
+LEVEL, FRAME = 5, 6  # columns of the table ``pack``; behind them may be those of a later release
 FIRST_BLOB = 12
 
 MOST_LOG = 64 * 1024 * 1024
@@ -123,7 +122,7 @@ class Raw:
         if record.startswith(frame.EPOCH_MAGIC, data_at):
             self._note(record[data_at:])
             return None
-        if len(kinds) != COLUMNS or kinds[FRAME] < FIRST_BLOB or kinds[FRAME] % 2:
+        if len(kinds) <= FRAME or kinds[FRAME] < FIRST_BLOB or kinds[FRAME] % 2:
             if frame.MAGIC in record:
                 raise frame.Damaged("its head is not that of a pack's row")
             return None

@@ -256,7 +256,7 @@ class Rows:
     def _insert(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
         """Insert rows and return the (epoch, n) of the last of each dataset."""
         self._sql.executemany(
-            "INSERT INTO pack VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO pack(id, dataset, n, readings, taken, level, frame) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 (number, pack.dataset, pack.n, pack.readings, pack.taken, stored(level), frame.seal(number, pack))
                 for number, pack, level in rows

@@ -12,6 +12,12 @@ shell, out. The log is grown once, when the file is made: one that grows costs a
            that nobody needs to count them
 ``lost``   what gave way, was refused or was damaged, until the receiver was told
 =========  ===============================================================================================
+
+A release that is no good goes back to the one before, which then has the newer one's file. So what a later release
+adds is a table, an index, or a column behind the others with a default, and ``VERSION`` stays: every statement here
+names its columns and so passes over what it does not know. What cannot be added like that takes two releases: the
+first reads both and writes the old form, the next writes the new one with a new ``VERSION``. A file of a version that
+is not known is set aside, and its packs are taken over by their frames (:mod:`gateway.store.frame`), whose form stays.
 """
 
 import contextlib
@@ -83,7 +89,8 @@ DROP TABLE growth;
 PRAGMA wal_checkpoint(RESTART);
 """  # noqa: S608  # our own numbers
 ADD_LOST = """
-INSERT INTO lost VALUES (:dataset, :epoch, :reason, 0, :packs, :readings, :first, :last, :since, :until)
+INSERT INTO lost(dataset, epoch, reason, batch, packs, readings, first, last, since, until)
+VALUES (:dataset, :epoch, :reason, 0, :packs, :readings, :first, :last, :since, :until)
 ON CONFLICT DO UPDATE SET packs = packs + excluded.packs, readings = readings + excluded.readings,
     first = min(first, excluded.first), last = max(last, excluded.last),
     since = min(since, excluded.since), until = max(until, excluded.until)

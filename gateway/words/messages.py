@@ -102,11 +102,22 @@ class ConfigurationState(Content):
     last: VerdictState | None = Field(None, description="The last verdict, where there was one since the start.")
 
 
+class GivenUpState(Content):
+    """A release of polegate that did not prove healthy, so that the pole went back to the one before by itself."""
+
+    version: str
+    why: str = Field(description="In words.")
+    at: float = Field(description="When, by the pole's clock.")
+
+
 class State(Content):
     """How the pole is. Retained; published on change and once a minute."""
 
     status: Literal["online", "stopped"]
-    version: str = Field(description="Of polegate.")
+    version: str = Field(description="Of polegate, as it runs.")
+    given_up: GivenUpState | None = Field(
+        None, description="A newer one that went back by itself; left out once another one is installed."
+    )
     python: str
     boot: str = Field(description="Id of this boot of the machine; empty where it does not tell.")
     epoch: int = Field(description="Number of this run of the gateway; grows at each start.")

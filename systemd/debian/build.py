@@ -5,10 +5,14 @@ wheels of requirements-run.lock, checked by their hashes and laid over each othe
 (Debian 12) and 3.13 (Debian 13): the name of an extension says which Python it is for, and all else in them is the
 same. Nothing of the target is run, and nothing is compiled.
 
+dpkg unpacks all of it beside what runs; the script ``release`` says how it comes to run, and how the release before
+comes back.
+
 The same commit gives the same bytes: what is newer than the commit gets its time, and everything belongs to root.
 
-For 32-bit ARM two libraries have no wheel. dbus-fast is Python that may be compiled: the wheel of another machine is
-taken without its extensions. zstandard comes from Debian, where every version has what we call.
+For 32-bit ARM three libraries have no wheel. dbus-fast is Python that may be compiled: the wheel of another machine is
+taken without its extensions. zstandard and cffi, which cryptography calls, come from Debian, where every version has
+what is called.
 """
 
 import argparse
@@ -34,14 +38,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LOCK = ROOT / "requirements-run.lock"
-SITE = Path("usr/lib/polegate")
+SITE = Path("usr/lib/polegate/package")  # the script `release` says what becomes of it
 DOC = Path("usr/share/doc/polegate")
 PYTHONS = "3.11", "3.13"
 GLIBC = 36  # of Debian 12: 2.36
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
 LEGACY = "manylinux2014", "manylinux2010", "manylinux1", "linux"
 WITHOUT_EXTENSIONS = {"armhf": {"dbus-fast"}}
-FROM_DEBIAN = {"armhf": {"zstandard": "python3-zstandard"}}
+FROM_DEBIAN = {"armhf": {"cffi": "python3-cffi-backend", "zstandard": "python3-zstandard"}}
 UNUSED = "zstandard/_cffi."  # for PyPy, and 24 MB
 KEPT_METADATA = "METADATA", "entry_points.txt"
 LICENCE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|AUTHORS)", re.IGNORECASE)
@@ -52,6 +56,10 @@ INSTALLED = {  # of systemd/
     "polegate.tmpfiles": "usr/lib/tmpfiles.d/polegate.conf",
     "60-polegate.rules": "usr/lib/udev/rules.d/60-polegate.rules",
     "polegate.journald.conf": "usr/lib/systemd/journald.conf.d/polegate.conf",
+}
+PROGRAMS = {  # of systemd/debian/
+    "launcher": "usr/bin/polegate",
+    "release": "usr/lib/polegate/release",
 }
 EXAMPLES = "pole.toml", "minimal.toml", "broker", "receivers", "schema", "asyncapi.json"
 NAMESPACE = uuid.UUID("8e7c5b1e-52b1-4c0e-9f60-1b0b8f0a7d11")  # of the serial numbers of our lists of parts
@@ -90,20 +98,27 @@ def main() -> None:
         print(build(arch, arguments.out))  # noqa: T201  # where it is
 
 
-def build(arch: str, out: Path) -> Path:
-    """Build the package of one architecture and return where it is."""
+def build(arch: str, out: Path, *, wheels: Path | None = None, compression: str = "xz") -> Path:
+    """Build the package of one architecture and return where it is.
+
+    Args:
+        arch: which.
+        out: the folder it is written to.
+        wheels: where those of a build before lie, or are to be left for the next one; None: nowhere.
+        compression: as dpkg-deb calls it.
+    """
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     with tempfile.TemporaryDirectory(prefix="polegate-deb-") as name:
         work = Path(name)
         tree = work / "tree"
-        parts = _libraries(arch, work / "wheels", tree)
+        parts = _libraries(arch, wheels or work / "wheels", tree)
         _own(work / "own", tree)
         _install(tree)
         _documents(tree, version, arch, parts)
         _control(tree, version, arch)
         _settle(tree, _commit_time())
         package = out / f"polegate_{version}_{arch}.deb"
-        _run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(package))
+        _run("dpkg-deb", "--root-owner-group", f"-Z{compression}", "--build", str(tree), str(package))
     return package
 
 
@@ -135,7 +150,9 @@ def _requirements() -> dict[str, str]:
 
 
 def _download(requirements: Iterable[str], machine: str, python: str, folder: Path) -> None:
-    """Fetch wheels, checked by their hashes."""
+    """Fetch wheels, checked by their hashes, if they are not there yet."""
+    if folder.exists():
+        return
     folder.mkdir(parents=True)
     lock = folder / "lock.txt"
     lock.write_text("\n".join(requirements) + "\n")
@@ -203,13 +220,15 @@ def _own(work: Path, tree: Path) -> None:
     _run(*pip, "--no-deps", "--no-build-isolation", f"--wheel-dir={work}", str(ROOT))
     (wheel,) = work.glob("*.whl")
     _unpack(wheel, tree)
-    shutil.copytree(ROOT / "config" / "profiles", tree / "usr/share/polegate/profiles")
+    shutil.copytree(ROOT / "config" / "profiles", tree / SITE / "config/profiles")
 
 
 def _install(tree: Path) -> None:
-    for source, target in {**INSTALLED, "debian/polegate": "usr/bin/polegate"}.items():
+    for source, target in INSTALLED.items():
         _put(tree / target, (HERE.parent / source).read_bytes())
-    (tree / "usr/bin/polegate").chmod(0o755)
+    for source, target in PROGRAMS.items():
+        _put(tree / target, (HERE / source).read_bytes())
+        (tree / target).chmod(0o755)
 
 
 def _documents(tree: Path, version: str, arch: str, parts: Iterable[Part]) -> None:

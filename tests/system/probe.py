@@ -98,11 +98,13 @@ PROBES: dict[str, Callable[[], object]] = {
     "a USB adapter": device(188, 0),
     "an adapter of class ACM": device(166, 0),
     "a UART": device(204, 64),
+    "a UART of another kind": device(4, 67),
     "the kernel's log": device(1, 11),
     "a disk": device(7, 0),
     "the key as root has it": lambda: Path("/etc/polegate/pole.key").read_text(),
     "to write the configuration": write("/etc/polegate/pole.toml"),
     "to write programs": write("/usr/lib/polegate/probe"),
+    "to choose the release": write("/var/lib/polegate-release/probe"),
     "to write /etc": write("/etc/probe"),
     "to see the boot folder": lambda: os.listdir("/boot"),  # noqa: PTH208  # the same
     "to see home folders": lambda: Path("/root/.profile").read_text(),
