@@ -53,7 +53,8 @@ async def _outage(folder: Path, seconds: float) -> None:
         b.broker.start()
         b.relay.restore()
         await _until(lambda: committed <= set(b.heard.packs[DATASET]), within=30.0)
-        await _until(lambda: not b.heard.holes())
+        first = min(committed)[0]
+        await _until(lambda: max(b.heard.packs[DATASET])[0] > first and not b.heard.holes())
         epochs = {epoch for epoch, _ in b.heard.packs[DATASET]}
         assert len(epochs) == 2
         # The receiver does not need our word for it: the second run's first pack says where the first one ended.
