@@ -28,7 +28,12 @@ ACCELERATION = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
     "tcg": ("-accel", "tcg", "-cpu", "qemu64"),  # the least to emulate
 }
-KERNEL = "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off random.trust_cpu=on panic=-1"
+KERNEL = (
+    "root=/dev/vda rw rootflags=commit=300 console=ttyS0 quiet panic=-1 "
+    "net.ifnames=0 mitigations=off random.trust_cpu=on "
+    # It writes to the disk by itself as seldom as it can: who does not sync is found out
+    "sysctl.vm.dirty_writeback_centisecs=0 sysctl.vm.dirty_expire_centisecs=60000"
+)
 
 
 class Guest:

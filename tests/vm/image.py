@@ -35,8 +35,7 @@ MASKED = [
     "systemd-update-utmp.service",
 ]  # fmt: skip
 FILES = {
-    # The kernel writes by itself once in 5 min, not in 5 s: who does not sync is found out
-    "etc/fstab": "/dev/vda / ext4 defaults,commit=300 0 1\n",
+    "etc/fstab": "/dev/vda / ext4 defaults,commit=300 0 1\n",  # as in guest.KERNEL
     "etc/hosts": "127.0.0.1 localhost\n",
     "etc/hostname": "pole\n",
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",

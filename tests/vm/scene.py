@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,6 +146,14 @@ class Site:
         """Return what came and was never said."""
         extra = {name: sorted(self.came(name) - {count for count, _ in m.said}) for name, m in self.meters.items()}
         return {name: counts for name, counts in extra.items() if counts}
+
+    def gaps(self, since: Mapping[str, int]) -> dict[str, list[int]]:
+        """Return what did not come of all that was said after some counts and before the last one that came."""
+        missing = {}
+        for name, count in since.items():
+            came = self.came(name)
+            missing[name] = sorted(set(range(count + 1, max(came, default=0))) - came)
+        return {name: counts for name, counts in missing.items() if counts}
 
     def wait(self, true: Callable[[], bool], what: str, within: float = LIMIT_S) -> None:
         """Wait for something that the receiver hears."""
