@@ -7,11 +7,13 @@ import pytest
 
 from tests.vm import scene
 from tests.vm.guest import Guest
-from tests.vm.image import Image, image
+from tests.vm.image import Image, cannot, image
 
 
 @pytest.fixture(scope="session")
 def disk() -> Image:
+    if why := cannot():
+        pytest.skip(why)
     return image()
 
 

@@ -68,6 +68,11 @@ class Image:
         return Guest(folder, self.folder, self.folder / "disk.qcow2", self.acceleration)
 
 
+def cannot() -> str:
+    """Tell why nothing can be proved here; "" where it can."""
+    return why_not() or ("" if (IMAGE / "made.json").exists() else "there is no guest; make test-vm makes it")
+
+
 def image() -> Image:
     """Return the one that was made last."""
     return Image(IMAGE, json.loads((IMAGE / "made.json").read_text())["acceleration"])
