@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint deb bench soak fuzz test-clusters test-system boot-system lock clean
-.PHONY: debian-demo debian-test debian-clusters debian-system
+.PHONY: help venv demo test lint deb bench soak fuzz test-clusters test-system boot-system test-vm boot-vm lock clean
+.PHONY: debian-demo debian-test debian-clusters debian-system debian-vm
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -104,6 +104,33 @@ test-system: $(READY)  ## the package on a real systemd, in containers; as root,
 
 boot-system: .system/bookworm .system/trixie .system/arm64 .system/armhf
 	$(BIN)/pytest -n 3 --dist worksteal -m system tests/system
+
+debian-vm: debian-test
+	@.ci/need-debian qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap mke2fs:e2fsprogs
+
+# Of the kernel's drivers and of the documents only what a pole could miss
+VM_PACKAGES := systemd,systemd-sysv,dbus,python3,udev,iproute2,bluez,linux-image-amd64,libeatmydata1
+VM_LEFT_OUT := /lib/modules/*/kernel/drivers/gpu/* /lib/modules/*/kernel/drivers/media/* \
+	/lib/modules/*/kernel/drivers/net/ethernet/* /lib/modules/*/kernel/drivers/net/wireless/* \
+	/lib/modules/*/kernel/drivers/infiniband/* /lib/modules/*/kernel/drivers/scsi/* /lib/modules/*/kernel/sound/* \
+	/usr/share/doc/* /usr/share/locale/*
+
+.system/vm:
+	rm -rf $@ $@.new && mkdir -p .system
+	mmdebstrap --quiet --variant=minbase --include=$(VM_PACKAGES) \
+		--essential-hook='mkdir -p "$$1/etc/initramfs-tools/conf.d"; echo MODULES=list >"$$1/etc/initramfs-tools/conf.d/vm"' \
+		--essential-hook='printf "virtio_pci\nvirtio_blk\next4\n" >"$$1/etc/initramfs-tools/modules"' \
+		$(VM_LEFT_OUT:%=--dpkgopt='path-exclude=%') bookworm $@.new
+	mv $@.new $@
+
+test-vm: $(READY)  ## the package on a kernel of its own: power cuts, USB, memory, Bluetooth; as root, some eighteen minutes
+	@[ "$$(id -u)" != 0 ] || $(MAKE) --no-print-directory debian-vm
+	@why=$$($(BIN)/python -m tests.vm.image --why-not); \
+	if [ -n "$$why" ]; then echo "skipped: $$why"; else $(MAKE) --no-print-directory boot-vm; fi
+
+boot-vm: .system/vm
+	$(BIN)/python -m tests.vm.image
+	$(BIN)/pytest -n 2 --dist worksteal -m vm tests/vm
 
 lock:  ## resolve the dependencies anew and pin them with hashes
 	$(PYTHON) -m venv $(VENV)-lock
