@@ -29,7 +29,7 @@ AS_CREDENTIAL = "credential:mqtt-key"
 RESTART = "restart it: systemctl restart polegate"
 AT_ONCE = "a service that runs takes it within a minute"
 NEAR_S = 600.0
-UPLINK = "/usr/lib/polegate/gateway/link/uplink.py"
+UPLINK = "/var/lib/polegate-release/current/gateway/link/uplink.py"
 
 
 @dataclass
@@ -78,12 +78,6 @@ class Pole:
         """Return the longest time between two readings."""
         times = sorted({record.time for record in self.heard.records if record.name.startswith(f"{scene.POLE}/meter/")})
         return max(after - before for before, after in itertools.pairwise(times))
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built: Path = scene.builder().build(scene.ARCH, tmp_path_factory.mktemp("package"))
-    return built
 
 
 @pytest.fixture(scope="module", params=scene.bases(), ids=lambda base: base.name)

@@ -29,7 +29,7 @@ def edit(file: str, old: str, new: str) -> Change:
 
 
 SOON_HEALTHY = edit("gateway/jobs/prove_release.py", "PROVED_S = 300.0", "PROVED_S = 1.0")
-UNTIL_STOPPED = "await stop.wait()"
+UNTIL_STOPPED = "await _first_of(stop, self._changes.again)"
 
 
 def after(seconds: int, deed: str) -> str:
