@@ -123,7 +123,7 @@ VM_LEFT_OUT := /lib/modules/*/kernel/drivers/gpu/* /lib/modules/*/kernel/drivers
 		$(VM_LEFT_OUT:%=--dpkgopt='path-exclude=%') bookworm $@.new
 	mv $@.new $@
 
-test-vm: $(READY)  ## the package on a kernel of its own: power cuts, USB, memory, Bluetooth; as root, some eighteen minutes
+test-vm: $(READY)  ## the package on a kernel of its own: power cuts, USB, memory, Bluetooth; as root, some fifteen minutes
 	@[ "$$(id -u)" != 0 ] || $(MAKE) --no-print-directory debian-vm
 	@why=$$($(BIN)/python -m tests.vm.image --why-not); \
 	if [ -n "$$why" ]; then echo "skipped: $$why"; else $(MAKE) --no-print-directory boot-vm; fi
