@@ -588,7 +588,7 @@ def test_reconnects_over_tls_leave_no_task_no_file_and_no_memory_behind(
                 link.abort()
                 await link.broken()
                 await until(lambda link=link: uplink._link is not link)  # type: ignore[misc]  # noqa: SLF001  # bound here
-        assert sockets[0] == sockets[1]
+        assert sockets[1] <= sockets[0]  # what tests before this one left open may close meanwhile
         assert memory[1] - memory[0] < 1, memory
         await until(lambda: len(asyncio.all_tasks()) == 1)
 
