@@ -177,7 +177,6 @@ class Pole:
         )
         buffer.before_commit = self._seal_for_commit
         change.lead(self, self._uplink, self._health, topic=topic, echo=self._report.echo, keep=self._accept)
-        self._radio_progress: Callable[[], list[Watched]] = list
 
     async def go_on(self) -> None:
         """Take up what the run before had accepted, where a journal kept it."""

@@ -22,7 +22,6 @@ from hil.vclock import run
 from tests.buffer_bench import PAGE_BYTES, ROOMY, Key, key, live, pack
 
 PACKS = 300
-EMPTY_PAGES = 8  # of a file that holds nothing: the tables' roots, and the schema
 
 
 def fill(path: Path, *, packs: int = PACKS, closed: bool = False) -> None:
@@ -190,10 +189,6 @@ def test_a_lost_file_is_made_anew_and_its_epochs_go_on(tmp_path: Path, what: str
     assert buffer.mended is not None
     if what == "a folder":
         assert (Path(buffer.mended.aside) / "buffer.db" / "precious").read_text() == "somebody's"
-
-
-def middle_of_the_log(path: Path) -> int:
-    return 32 + (path.stat().st_size // 1048 // 2) * 1048
 
 
 @pytest.mark.parametrize("how", ["flipped byte", "garbage frame", "head zeroed"])

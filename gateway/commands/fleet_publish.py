@@ -9,11 +9,10 @@ import click
 from gateway.commands.broker import WHERE, Place, access, made_of
 from gateway.commands.check import FILE
 from gateway.commands.fleet_shelf import Behind, NotThere, Post, is_there, post, shelf
-from gateway.commands.fleet_sign import unusable
+from gateway.commands.fleet_sign import UNUSABLE, refused, unusable
 from gateway.link.mqtt_link import Message
 from gateway.remote import trust_root
 from gateway.remote.trust_root import Root
-from gateway.remote.verdict import Rejected
 
 STEP = "give --username and --password-file, or --cert-file and --key-file"
 
@@ -42,10 +41,8 @@ def publish(path: Path, root_path: Path, url: str, *, replace: bool, **more: Any
     try:
         root = trust_root.first(root_path.read_bytes())
         new = post(path.read_bytes(), root, place.prefix, int(time.time()))
-    except Rejected as error:
-        return unusable(f"{path}: {error.text}")
-    except OSError as error:
-        return unusable(f"{error.filename}: {error.strerror}")
+    except UNUSABLE as error:
+        return refused(error, path)
     return place.run(bring(place, new, root, replace=replace), f"publish on {new.topic}, or read it")
 
 

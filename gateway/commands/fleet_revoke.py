@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import click
 
 from gateway.commands.broker import Place, access, made_of
-from gateway.commands.check import FILE, report
+from gateway.commands.check import FILE
 from gateway.commands.fleet_plan import Plan, Unready, load
 from gateway.commands.fleet_publish import STEP, broker, trusted
 from gateway.commands.fleet_shelf import NotThere, shelf, signed_document
-from gateway.commands.fleet_sign import signed, unusable
+from gateway.commands.fleet_sign import UNUSABLE, refused, signed
 from gateway.commands.override import Duration
-from gateway.config.faults import SettingsError
 from gateway.config.toml_file import TomlFile
 from gateway.config.toml_text import quoted
 from gateway.remote import document, envelope, trust_root
@@ -27,7 +26,6 @@ from gateway.remote.document import STREAM_PATTERN, WHOLE
 from gateway.remote.envelope import CONFIG_TYPE, Envelope
 from gateway.remote.remote import topic_of
 from gateway.remote.trust_root import Root
-from gateway.remote.verdict import Rejected
 
 
 @click.command("revoke")
@@ -76,14 +74,8 @@ def revoke(
         TomlFile(settings or Path(), text)  # finds what is no TOML
         way = Way(stream, root, plan, text, keys, valid_s)
         return place.run(_bring(place, topic, way), f"publish on {topic}, or read it")
-    except SettingsError as error:
-        return report(error.faults)
-    except Rejected as error:
-        return unusable(error.text)
-    except OSError as error:
-        return unusable(f"{error.filename}: {error.strerror}")
-    except (NotThere, Unready, ValueError) as error:
-        return unusable(str(error))
+    except (*UNUSABLE, NotThere, Unready) as error:
+        return refused(error)
 
 
 async def _bring(place: Place, topic: str, way: "Way") -> int:

@@ -8,17 +8,16 @@ from typing import Any
 import click
 
 from gateway.commands.broker import Place, access, made_of
-from gateway.commands.check import FILE, report
+from gateway.commands.check import FILE
 from gateway.commands.fleet_plan import STAGE, Plan, Unready, add_signatures, drawn, laid, load, percent, salt_of
 from gateway.commands.fleet_publish import STEP, broker, trusted
 from gateway.commands.fleet_reports import poles
 from gateway.commands.fleet_shelf import NotThere, signed_document
 from gateway.commands.fleet_show import show
-from gateway.commands.fleet_sign import drafted, unusable
+from gateway.commands.fleet_sign import UNUSABLE, drafted, refused
 from gateway.commands.fleet_tally import Roll
 from gateway.commands.fleet_widen import Terms, Widening
 from gateway.commands.override import Duration
-from gateway.config.faults import SettingsError
 from gateway.config.toml_file import TomlFile
 from gateway.remote import document, envelope, trust_root
 from gateway.remote.document import WHOLE, Document, Rollout
@@ -120,14 +119,8 @@ def rollout(
         with show() as shown:
             work = Widening(place, stream, named or (), terms, shown, planning.plan)
             return place.run(work.run(), f"read or publish on {topic_of(stream, place.prefix)}, or read reports")
-    except SettingsError as error:
-        return report(error.faults)
-    except Rejected as error:
-        return unusable(f"{path}: {error.text}")
-    except OSError as error:
-        return unusable(f"{error.filename}: {error.strerror}")
-    except (NotThere, Unready, ValueError) as error:
-        return unusable(str(error))
+    except (*UNUSABLE, NotThere, Unready) as error:
+        return refused(error, path)
 
 
 def _stream_of(draft: dict[str, Any]) -> str:

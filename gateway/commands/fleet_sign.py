@@ -31,6 +31,7 @@ from gateway.remote.envelope import COMMAND_TYPE, CONFIG_TYPE, ROOT_TYPE, Envelo
 from gateway.remote.verdict import Rejected
 
 EX_DATAERR = 65  # sysexits.h
+UNUSABLE = SettingsError, Rejected, OSError, ValueError
 COMMAND_VALID = "10m"
 
 
@@ -68,14 +69,8 @@ def sign(path: Path, keys: tuple[Path, ...], out: Path) -> int:
     try:
         sealed = _unsigned(path) if path.suffix == ".toml" else envelope.read(path.read_bytes())
         out.write_bytes(signed(sealed, keys).written())
-    except SettingsError as error:
-        return report(error.faults)
-    except Rejected as error:
-        return unusable(f"{path}: {error.text}")
-    except OSError as error:
-        return unusable(f"{error.filename}: {error.strerror}")
-    except ValueError as error:
-        return unusable(str(error))
+    except UNUSABLE as error:
+        return refused(error, path)
     return 0
 
 
@@ -103,12 +98,8 @@ def verify(path: Path, root_path: Path) -> int:
         else:
             TomlFile(Path(name), settings)
         root.must_sign(sealed, role)
-    except SettingsError as error:
-        return report(error.faults)
-    except Rejected as error:
-        return unusable(f"{path}: {error.text}")
-    except OSError as error:
-        return unusable(f"{error.filename}: {error.strerror}")
+    except UNUSABLE as error:
+        return refused(error, path)
     return 0
 
 
@@ -183,6 +174,19 @@ def _private_key(path: Path) -> PrivateKey:
         return PrivateKey(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is no key of polegate fleet keygen: {error}") from error
+
+
+def refused(error: Exception, path: Path | None = None) -> int:
+    """Tell why what was given cannot be used, and return the exit code; ``path`` is the file that holds it."""
+    match error:
+        case SettingsError():
+            return report(error.faults)
+        case Rejected():
+            return unusable(f"{path}: {error.text}" if path else error.text)
+        case OSError():
+            return unusable(f"{error.filename}: {error.strerror}")
+        case _:
+            return unusable(str(error))
 
 
 def unusable(text: str) -> int:

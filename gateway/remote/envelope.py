@@ -20,7 +20,6 @@ CONFIG_TYPE = "application/vnd.polegate.config.v1+json"
 COMMAND_TYPE = "application/vnd.polegate.command.v1+json"
 ROOT_TYPE = "application/vnd.polegate.root.v1+json"
 MOST_SIGNATURES = 16
-SIGNATURE_BYTES = 64
 
 
 class _Signature(BaseModel):

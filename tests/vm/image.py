@@ -84,9 +84,7 @@ def why_not() -> str:
         return "it needs root"
     if os.uname().machine != "x86_64":
         return "it is for x86-64"
-    missing = [
-        name for name in ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs") if shutil.which(name) is None
-    ]
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
     return f"not installed: {', '.join(missing)}" if missing else ""
 
 
