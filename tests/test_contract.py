@@ -17,7 +17,10 @@ from tests.contract import CONFIG, faults, must_be, ours, theirs
 
 DOCUMENT = json.loads((CONFIG / "asyncapi.json").read_text())
 LABELS = {"epoch": 1, "seq": 1, "cat": "0123abcd"}
-PACK: list[dict[str, object]] = [{"bver": 26, "bt": 1.8e9, "bn": "p/d/c", "v": 1.5, **LABELS}, {"v": 2, "t": 1}]
+PACK: list[dict[str, object]] = [
+    {"bver": 26, "bt": 1.8e9, "bn": "p/d/", "n": "c", "v": 1.5, **LABELS},
+    {"n": "e", "v": 2},
+]
 
 
 def test_the_files_are_those_that_the_models_give() -> None:

@@ -416,7 +416,9 @@ def test_a_broker_that_allows_five_under_way_never_sees_six(tmp_path: Path) -> N
 def sealed(readings: int, dataset: str = "air") -> Pack:
     """Seal a pack as the gateway does; its values do not compress."""
     dice = random.Random(readings)  # noqa: S311  # the same each time
-    some = [Reading(f"d{n % 3}", dataset, n * 10**9, {"pm25": dice.random()}) for n in range(readings)]
+    values = [(f"pm{n % 3}", dice.random()) for n in range(readings)]
+    looks = [dict(values[n : n + 3]) for n in range(0, readings, 3)]
+    some = [Reading(f"d{n % 3}", dataset, n * 10**9, look) for n, look in enumerate(looks)]
     labels: dict[str, int | str] = {"epoch": 1, "seq": 1, "cat": "c0ffee"}
     blob = senml.encode(some, pole="pole-7", unit_of=lambda *_: "ug/m3", utc_offset=0, labels=labels)
     return Pack(dataset, 1, 1, readings, 0, packed(blob))

@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from hil.broker import mosquitto
 from hil.daemon import Daemon
 from hil.pole import DUST, NAME, SILENT, Pole
-from hil.senml import plain
+from hil.senml import plain, resolve
 from tests.contract import CONFIG, faults, must_be, theirs
 
 LIMIT_S = 60.0
@@ -185,4 +185,4 @@ def _described(stranger: Stranger) -> set[str]:
 
 def _named(stranger: Stranger) -> set[str]:
     """Name the channels that packs have values of."""
-    return {record["bn"] for pack in stranger.said["data"] for record in pack if "bn" in record}
+    return {record.name for pack in stranger.said["data"] for record in resolve(pack)}

@@ -2,8 +2,8 @@
 
 Readers of MQTT 5 are told; others look at the first four bytes, which no JSON begins with.
 
-The settings were measured on packs of a pole: smaller by 2 to 4 % than level 6, for as much CPU or less. Matches of
-less than six bytes are not looked for: between numbers they are chance, and cost more than they save.
+The fast strategy takes a fifth of the CPU of a lazy one (level 6), for packs that are a fifth larger. Matches of less
+than seven bytes are not looked for: between numbers they are chance.
 """
 
 import zstandard
@@ -13,7 +13,7 @@ ONCE_LEVEL = 6
 MAGIC = zstandard.FRAME_HEADER  # MAGIC_NUMBER is negative on 32 bit
 _compressor = zstandard.ZstdCompressor(
     compression_params=zstandard.ZstdCompressionParameters(
-        strategy=zstandard.STRATEGY_LAZY2, min_match=6, search_log=2, window_log=17, chain_log=14, hash_log=14
+        strategy=zstandard.STRATEGY_FAST, min_match=7, window_log=17, hash_log=13
     )
 )
 
