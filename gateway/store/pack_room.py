@@ -14,11 +14,12 @@ The packs are found by cursors that only move forward, so that a large file is w
 That holds because numbers grow: a row of some level never appears behind one that was already thinned to that level.
 """
 
-import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, Self
+
+from pydantic_core import to_json
 
 from gateway.store.frame import EPOCH_SHIFT
 from gateway.store.level import FRESH, HISTORY, SET_ASIDE, THINNEST, level_of, stored
@@ -100,7 +101,7 @@ class Room:
         """Give, of datasets whose rows changed since the last time: dataset, rows by stored level in JSON, readings."""
         for dataset in self._changed:
             levels = {str(stored(level)): rows for level, rows in self._counts[dataset].items() if rows}
-            yield dataset, json.dumps(levels), self._readings[dataset]
+            yield dataset, to_json(levels).decode(), self._readings[dataset]
         self._changed.clear()
 
     def save(self) -> Saved:

@@ -28,6 +28,7 @@ class Space:
         self._ballast = path.with_name(f"{path.name}.ballast")
         self._most_bytes = self._max_bytes = max_bytes - WAL_BYTES
         self._spare = 0  # bytes that are free at least
+        self._laid = False
         self._page_bytes = 0
         self._sql: sqlite3.Connection
 
@@ -36,6 +37,7 @@ class Space:
         self._sql = sql
         self._page_bytes = one(sql, "PRAGMA page_size")
         self.forget()
+        self._laid = self._ballast.exists()
         self.lay_ballast()
 
     def used_bytes(self) -> int:
@@ -56,17 +58,19 @@ class Space:
 
     def lay_ballast(self) -> None:
         """Keep a little of the disk back, while there is much."""
-        if self._ballast.exists() or shutil.disk_usage(self._folder).free < 4 * BALLAST_BYTES:
+        if self._laid or shutil.disk_usage(self._folder).free < 4 * BALLAST_BYTES:
             return
         with contextlib.suppress(OSError), self._ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)  # allocates, writes nothing
-        self._max_bytes = self._most_bytes
+            self._laid = True
+            self._max_bytes = self._most_bytes
 
     def gave_up_ballast(self, error: sqlite3.OperationalError) -> bool:
         """Where the disk is full, free the ballast, and let the file not grow beyond what it is. Tell whether."""
-        if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._ballast.exists():
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._laid:
             return False
-        self._ballast.unlink()
+        self._laid = False
+        self._ballast.unlink(missing_ok=True)
         self._max_bytes = min(self._max_bytes, one(self._sql, "PRAGMA page_count") * self._page_bytes)
         self.forget()
         self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")

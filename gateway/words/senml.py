@@ -43,7 +43,6 @@ NS_PER_MS = 1_000_000
 KNOWN_LOOKS = 512  # a pole has some dozens
 
 Value = int | float | bool | str | Quality
-Values = Mapping[str, Value]
 UnitOf = Callable[[str, str], str]
 
 BLANKS = {int: b'"v":%b', float: b'"v":%b', bool: b'"vb":%b'}
@@ -77,12 +76,12 @@ def encode(
         if reading.device != device:
             device = reading.device
             texts.append(_base_name(pole, device))
-        values = reading.values
+        channels, values = tuple(reading.values), reading.values.values()
         numbers.append(_seconds(reading.at + utc_offset))
-        look = _look(device, tuple(values), tuple(map(type, values.values())), unit_of)
+        look = _look(device, channels, tuple(map(type, values)), unit_of)
         if look:
-            numbers += values.values()
-        texts.append(look or _told(device, values, unit_of))
+            numbers += values
+        texts.append(look or _told(device, channels, values, unit_of))
     template = b"".join(texts).removesuffix(b",{") + b"]"
     return template % tuple(to_json(numbers)[1:-1].split(b","))
 
@@ -144,12 +143,12 @@ def _look(device: str, channels: Sequence[str], kinds: Sequence[type], unit_of: 
     return _records(device, channels, [BLANKS[kind] for kind in kinds], unit_of)
 
 
-def _told(device: str, values: Values, unit_of: UnitOf) -> bytes:
+def _told(device: str, channels: Sequence[str], values: Iterable[Value], unit_of: UnitOf) -> bytes:
     """Write a look with a blank for its time only."""
-    return _records(device, values, [_escaped(_value(value)) for value in values.values()], unit_of)
+    return _records(device, channels, [_escaped(_value(value)) for value in values], unit_of)
 
 
-def _records(device: str, channels: Iterable[str], values: Iterable[bytes], unit_of: UnitOf) -> bytes:
+def _records(device: str, channels: Sequence[str], values: Iterable[bytes], unit_of: UnitOf) -> bytes:
     names = (_escaped(_name(channel, unit_of(device, channel))) for channel in channels)
     records = (b"%b,%b},{" % record for record in zip(names, values, strict=True))
     return b'"bt":%b,' + b"".join(records)
