@@ -10,8 +10,8 @@ The readings are the same in two shapes. In one, all belong to one dataset: 500 
 aims were set for. In the other they belong to four datasets, as on a pole: four packs, each with a quarter of it. Those
 figures end with ``_four_datasets``.
 
-Ours encodes when it fills, B when it drains. Each layout runs in a process of its own (``tests.bench_buffer``), so that
-CPU and memory are its own; they take turns, and the median counts.
+Ours encodes when it fills, B when it drains. Each layout runs in a process of its own
+(``tests.store.bench_buffer``), so that CPU and memory are its own; they take turns, and the median counts.
 
 Bytes are those of a device: what is written to the loop device under an ext4 with a journal, so that what the file
 system adds is counted. Where none can be mounted they are what the kernel counts of the process (``/proc/self/io``).
@@ -86,7 +86,7 @@ class Disk:
         """Have a process measure something.
 
         Args:
-            task: what; see ``tests.bench_buffer``, as ``layout``, ``datasets`` and ``count``.
+            task: what; see ``tests.store.bench_buffer``, as ``layout``, ``datasets`` and ``count``.
             layout: of the store.
             datasets: in which the readings are.
             count: how much.
@@ -97,7 +97,7 @@ class Disk:
         python = (
             sys.executable,
             "-m",
-            "tests.bench_buffer",
+            "tests.store.bench_buffer",
             task,
             layout,
             str(datasets),

@@ -1,7 +1,7 @@
 """A backlog drained through the real daemon to mosquitto on loopback, against a bare paho loop; and alarms meanwhile.
 
-The loop publishes the same payloads, with as many under way at a time, and does nothing else (``tests.bench_uplink``).
-They take turns, and the median counts.
+The loop publishes the same payloads, with as many under way at a time, and does nothing else
+(``tests.link.bench_uplink``). They take turns, and the median counts.
 
 Latency of an alarm is the time from its reading to a subscriber, by the clock of the machine: a pack of alarms is
 sealed 0.2 s after its first reading. It is measured over an uplink of 4 Mbit/s, with an empty buffer and with a backlog
@@ -221,7 +221,7 @@ async def _pile(path: Path, windows: int) -> Path:
 
 async def _python(*arguments: str) -> Figures:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench_uplink", *arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "tests.link.bench_uplink", *arguments, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await child.communicate()
     if child.returncode:

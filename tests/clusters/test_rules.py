@@ -16,8 +16,8 @@ import pytest
 from hil import rabbitmq
 from hil.broker import Broker, free_port, program
 from hil.process import Process
-from tests.mqtt_client import Client, NotConnected
-from tests.pki import Authority
+from tests.link.mqtt_client import Client, NotConnected
+from tests.link.pki import Authority
 
 SHIPPED = Path(__file__).parent.parent.parent / "config" / "broker"
 VICTIM, ATTACKER = "pole-1", "pole-2"

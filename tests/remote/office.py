@@ -13,7 +13,7 @@ from gateway.remote import document, ed25519, envelope, trust_root
 from gateway.remote.document import Document
 from gateway.remote.ed25519 import PrivateKey
 from gateway.remote.envelope import ROOT_TYPE, Envelope, Signature
-from tests.cli_scene import Ran, call
+from tests.commands.cli_scene import Ran, call
 
 OLD, NEW, BAD = "[dataset.air]\npriority = 3\n", "[dataset.air]\npriority = 7\n", "[dataset.air]\npriority = 9\n"
 LIMIT_S = 60.0

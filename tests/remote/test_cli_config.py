@@ -10,10 +10,10 @@ import pytest
 
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.override import Override
-from tests.cli_scene import Ran, call
+from tests.commands.cli_scene import Ran, call
+from tests.config.test_settings_unreadable import WITHOUT_RIGHTS
 from tests.remote.operator import document
 from tests.remote.scene import BAD_BROKER, GOOD, LOCAL, TERMS, Pole, play
-from tests.test_settings_unreadable import WITHOUT_RIGHTS
 
 EX_USAGE, EX_CANTCREAT, EX_CONFIG = 64, 73, 78
 METER = '[[device]]\nid = "meter"\nevery = 2.0\n'

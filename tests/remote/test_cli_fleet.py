@@ -8,7 +8,7 @@ import pytest
 
 from gateway.remote import document, envelope, trust_root
 from gateway.remote.envelope import CONFIG_TYPE, ROOT_TYPE
-from tests.cli_scene import call
+from tests.commands.cli_scene import call
 from tests.remote.scene import GOOD
 
 EX_DATAERR, EX_CANTCREAT, EX_CONFIG = 65, 73, 78

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.commands.fleet_status import SHOWN_SHA
+from gateway.commands.fleet.status import SHOWN_SHA
 from gateway.remote import document, envelope
 from gateway.remote.verdict import Code
 from hil.broker import free_port
-from tests.cli_scene import Ran, call
+from tests.commands.cli_scene import Ran, call
 from tests.remote.crowd import Crowd
 from tests.remote.office import BAD, NEW, OLD, Office
 
@@ -22,7 +22,7 @@ RULES = "topic readwrite end\ntopic read #\n"
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for what may be retained."""
-    monkeypatch.setattr("gateway.commands.fleet_shelf.QUIET_S", 0.25)
+    monkeypatch.setattr("gateway.commands.fleet.shelf.QUIET_S", 0.25)
 
 
 def test_a_document_is_published_once_and_nothing_older_takes_its_place(office: Office) -> None:

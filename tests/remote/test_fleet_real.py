@@ -36,9 +36,9 @@ def test_a_bad_layer_is_run_by_its_share_alone_and_all_are_back(
 ) -> None:
     monkeypatch.setattr("gateway.remote.remote.TICK_S", tick_s)
     monkeypatch.setattr("gateway.remote.prove_way.PAUSE_S", tick_s)
-    monkeypatch.setattr("gateway.commands.fleet_shelf.QUIET_S", 0.2)
-    monkeypatch.setattr("gateway.commands.fleet_widen.LEAST_S", 0.5)
-    monkeypatch.setattr("gateway.commands.fleet_widen.TICK_S", 0.05)
+    monkeypatch.setattr("gateway.commands.fleet.shelf.QUIET_S", 0.2)
+    monkeypatch.setattr("gateway.commands.fleet.widen.LEAST_S", 0.5)
+    monkeypatch.setattr("gateway.commands.fleet.widen.TICK_S", 0.05)
     names = [f"p{n}" for n in range(count)]
     root = (office.folder / "root.json").read_bytes()
     with RealPoles(office.folder / "poles", office.port, names, root, faster=faster, tick_s=tick_s) as poles:

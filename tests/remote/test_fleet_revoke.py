@@ -6,11 +6,11 @@ import time
 import pytest
 from rich.console import Console
 
-from gateway.commands.fleet_plan import load
-from gateway.commands.fleet_screen import screen
-from gateway.commands.fleet_tally import Kind, Tally
+from gateway.commands.fleet.plan import load
+from gateway.commands.fleet.screen import screen
+from gateway.commands.fleet.tally import Kind, Tally
 from gateway.remote import trust_root
-from tests.cli_scene import Ran, call
+from tests.commands.cli_scene import Ran, call
 from tests.remote.crowd import Crowd
 from tests.remote.office import BAD, NEW, OLD, Office
 
@@ -22,9 +22,9 @@ WEEK_S = 7 * 86_400
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the operator's time run fast."""
-    monkeypatch.setattr("gateway.commands.fleet_shelf.QUIET_S", 0.25)
-    monkeypatch.setattr("gateway.commands.fleet_widen.TICK_S", 0.02)
-    monkeypatch.setattr("gateway.commands.fleet_widen._now", lambda: asyncio.get_running_loop().time() * FASTER)
+    monkeypatch.setattr("gateway.commands.fleet.shelf.QUIET_S", 0.25)
+    monkeypatch.setattr("gateway.commands.fleet.widen.TICK_S", 0.02)
+    monkeypatch.setattr("gateway.commands.fleet.widen._now", lambda: asyncio.get_running_loop().time() * FASTER)
 
 
 def revoke(office: Office, *more: str, stream: str = "fleet") -> Ran:
@@ -75,7 +75,7 @@ def test_what_cannot_be_revoked_is_told(office: Office) -> None:
 def test_a_terminal_shows_a_bar_for_each_stage_and_why_poles_failed(
     office: Office, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.commands.fleet_screen.Console", lambda: Console(width=140, force_terminal=True))
+    monkeypatch.setattr("gateway.commands.fleet.screen.Console", lambda: Console(width=140, force_terminal=True))
     with Crowd(office.port, ["p1"]):
         path = office.document(NEW)
         assert office.rollout(path, "--stages", "100%").code == 0

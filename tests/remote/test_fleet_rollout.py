@@ -13,7 +13,7 @@ from gateway.remote.document import Document, Rollout
 from gateway.remote.verdict import Code
 from gateway.words.messages import ConfigVerdict
 from hil.process import Process
-from tests.cli_scene import Ran, call
+from tests.commands.cli_scene import Ran, call
 from tests.remote.crowd import Crowd, Pole, well
 from tests.remote.office import BAD, NEW, OLD, Office
 
@@ -21,8 +21,8 @@ STOPPED, EX_DATAERR, EX_TEMPFAIL, EX_CONFIG = 1, 65, 75, 78
 LIMIT_S = 60.0
 HURRIED = """
 from gateway.__main__ import main
-from gateway.commands import fleet_shelf
-fleet_shelf.QUIET_S = 0.25
+from gateway.commands.fleet import shelf
+shelf.QUIET_S = 0.25
 main()
 """
 NAMES = [f"p{n}" for n in range(40)]
@@ -33,9 +33,9 @@ TWO = ["--stages", "10%,100%"]
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for what may be retained, and for poles that nobody knew."""
-    monkeypatch.setattr("gateway.commands.fleet_shelf.QUIET_S", 0.25)
-    monkeypatch.setattr("gateway.commands.fleet_widen.TICK_S", 0.02)
-    monkeypatch.setattr("gateway.commands.fleet_widen.LEAST_S", 0.0)
+    monkeypatch.setattr("gateway.commands.fleet.shelf.QUIET_S", 0.25)
+    monkeypatch.setattr("gateway.commands.fleet.widen.TICK_S", 0.02)
+    monkeypatch.setattr("gateway.commands.fleet.widen.LEAST_S", 0.0)
 
 
 def poorly(pole: str, found: Document) -> tuple[Code, str]:
@@ -176,7 +176,7 @@ def test_a_stage_whose_time_is_over_is_neither_good_nor_bad(office: Office, monk
         crowd.holds = True
         path = office.document(NEW)
         with monkeypatch.context() as patch:
-            patch.setattr("gateway.commands.fleet_widen._now", lambda: asyncio.get_running_loop().time() * FASTER)
+            patch.setattr("gateway.commands.fleet.widen._now", lambda: asyncio.get_running_loop().time() * FASTER)
             ran = office.rollout(path, *TWO, "--stage-timeout", "1m")
         assert (ran.code, len(crowd.published)) == (EX_TEMPFAIL, 1)
         assert "too few poles have fleet seq 1 in force by now" in ran.out
@@ -186,7 +186,7 @@ def test_a_stage_whose_time_is_over_is_neither_good_nor_bad(office: Office, monk
 
 
 def test_silent_poles_and_unreadable_reports_are_counted_apart(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.commands.fleet_widen.SILENT_S", 2.0)
+    monkeypatch.setattr("gateway.commands.fleet.widen.SILENT_S", 2.0)
     salt = "s"
     share = canaries_of(salt, 1000)
     away, broken = sorted(share)[:2]
@@ -223,7 +223,7 @@ def test_poles_that_do_not_believe_it_are_failures(office: Office) -> None:
 
 
 def test_a_group_is_who_has_noted_its_documents(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.commands.fleet_widen.LEAST_S", 1.0)
+    monkeypatch.setattr("gateway.commands.fleet.widen.LEAST_S", 1.0)
     with Crowd(office.port, NAMES[:30]), Crowd(office.port, NAMES[30:], groups=("group/harbour",)) as harbour:
         path = office.document(NEW, stream="group/harbour")
         ran = office.rollout(path, "--stages", "50%,100%")

@@ -23,7 +23,7 @@ from gateway.remote.remote import Remote
 from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Verdict
 from hil.broker import mosquitto
-from tests.mosquitto_scene import play, until, uplink_to
+from tests.link.mosquitto_scene import play, until, uplink_to
 from tests.remote.cut_scene import Texts, composed
 from tests.remote.operator import NOW, POLE, command, document, root
 

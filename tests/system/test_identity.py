@@ -11,7 +11,7 @@ import pytest
 from hil.broker import free_port, mosquitto
 from hil.machine import Machine
 from hil.receiver import Heard, Receiver
-from tests.pki import Authority
+from tests.link.pki import Authority
 from tests.system import scene
 from tests.system.scene import LIMIT_S, cannot, install
 

@@ -9,7 +9,7 @@ import pytest
 
 from hil.broker import mosquitto
 from hil.machine import Machine
-from tests.pki import Authority
+from tests.link.pki import Authority
 from tests.system import scene
 from tests.system.scene import LIMIT_S, Site, drop_in, install, main_pid, packs_come, restarted, status
 

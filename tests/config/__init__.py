@@ -1,0 +1,1 @@
+"""What a technician writes, and what he reads when it is wrong."""

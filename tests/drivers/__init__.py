@@ -1,0 +1,1 @@
+"""Drivers: bytes in, quantities out."""

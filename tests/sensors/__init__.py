@@ -1,0 +1,1 @@
+"""Who reads the devices, on emulated lines and an emulated air."""

@@ -1,0 +1,157 @@
+"""The whole gateway as a process, under load, with the things that happen to it in the field."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.whole.bench_pole import DATASET, METERS, POLE, Bench, bench
+
+SHORT_OUTAGE_S = 6.0
+STOP_S = 5.0
+
+
+def test_a_broker_never_seen_is_a_normal_start(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path) as b:
+            b.relay.cut()
+            b.daemon.start()
+            await _until(lambda: (b.daemon.status() or {}).get("buffer", {}).get("stored", 0) >= 5)
+            b.relay.restore()
+            await b.wait(10)
+            await _until(lambda: not b.heard.holes())  # what is live comes before what was stored
+            assert min(n for _, n in b.heard.packs[DATASET]) == 1
+
+    asyncio.run(main())
+
+
+def test_after_a_broker_was_killed_and_the_gateway_too_every_committed_reading_arrives(tmp_path: Path) -> None:
+    asyncio.run(_outage(tmp_path, SHORT_OUTAGE_S))
+
+
+@pytest.mark.soak
+def test_the_same_holds_for_a_minute_without_a_broker(tmp_path: Path) -> None:
+    asyncio.run(_outage(tmp_path, 60.0))
+
+
+async def _outage(folder: Path, seconds: float) -> None:
+    """Kill the broker for a while, and the gateway in the middle of it; the receiver proves that nothing is missing."""
+    async with bench(folder) as b:
+        b.daemon.start()
+        await b.wait(5)
+        b.relay.cut()
+        await asyncio.to_thread(b.receiver.fence)
+        b.broker.kill()
+        await asyncio.sleep(seconds / 2)
+        b.daemon.kill()
+        committed = b.committed()
+        assert len(committed) >= seconds / 2  # two commits a second, less what was not due yet
+        b.daemon.start()
+        await asyncio.sleep(seconds / 2)
+        b.broker.start()
+        b.relay.restore()
+        await _until(lambda: committed <= set(b.heard.packs[DATASET]), within=30.0)
+        first = min(committed)[0]
+        await _until(lambda: max(b.heard.packs[DATASET])[0] > first and not b.heard.holes())
+        epochs = {epoch for epoch, _ in b.heard.packs[DATASET]}
+        assert len(epochs) == 2
+        # The receiver does not need our word for it: the second run's first pack says where the first one ended.
+        last = max(n for epoch, n in committed if epoch == min(epochs))
+        assert b.heard.after[DATASET][max(epochs)] == (min(epochs), last)
+
+
+def test_nothing_accepted_is_lost_when_the_gateway_is_killed_again_and_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        # A pack waits for a minute until it is written: what is killed is in RAM only, and in the journal.
+        async with bench(tmp_path, commit_within=60.0, send_every=1.0) as b:
+            for kill in range(3):
+                b.daemon.start()
+                await b.wait(3 * (kill + 1))
+                b.relay.cut()
+                await _until(lambda: (b.daemon.status() or {}).get("buffer", {}).get("packs", 0) >= 2)
+                b.daemon.kill()
+                b.relay.restore()
+            assert b.committed() == set()
+            b.daemon.start()
+            await b.wait(12)
+            await _until(lambda: not b.heard.holes())
+            epochs = sorted({epoch for epoch, _ in b.heard.packs[DATASET]})
+            assert len(epochs) == 4
+            # Polls lie on a grid of a tenth of a second: what one gateway had accepted, the next one sent.
+            for meter in range(METERS):
+                name = f"{POLE}/meter-{meter}/voltage_l1"
+                times = sorted(r.time for r in b.heard.records if r.name == name)
+                assert len(times) == len(set(times))
+
+    asyncio.run(main())
+
+
+def test_sigterm_ends_it_within_5_s_and_nothing_is_lost(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path, commit_within=60.0) as b:
+            b.daemon.start()
+            await b.wait(5)
+            assert await _stopped(b) == 0
+            told = await _last_state(b, "stopped")
+            assert told["buffer"]["packs"] == 0
+            assert b.heard.holes() == {}
+            assert b.committed() == set()
+
+    asyncio.run(main())
+
+
+def test_sigterm_ends_it_within_5_s_when_the_broker_hangs_and_what_is_not_acknowledged_is_on_the_disk(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with bench(tmp_path, commit_within=60.0) as b:
+            b.daemon.start()
+            await b.wait(5)
+            b.relay.stall()
+            await _until(lambda: (b.daemon.status() or {}).get("buffer", {}).get("packs", 0) >= 5)
+            assert await _stopped(b) == 0
+            kept = b.committed()
+            assert len(kept) >= 5
+            b.relay.restore()
+            b.relay.cut()
+            b.relay.restore()
+            b.daemon.start()
+            await _until(lambda: kept <= set(b.heard.packs[DATASET]))
+            await _until(lambda: not b.heard.holes())
+
+    asyncio.run(main())
+
+
+def test_the_log_of_a_service_is_one_json_object_a_line(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path) as b:
+            b.daemon.start()
+            await b.wait(1)
+            await _stopped(b)
+            lines = [json.loads(line) for line in b.daemon.output().splitlines()]
+            assert {"started", "uplink is up", "stopped"} <= {line["event"] for line in lines}
+
+    asyncio.run(main())
+
+
+async def _stopped(b: Bench) -> int:
+    begin = time.monotonic()
+    code = await asyncio.to_thread(b.daemon.stop)
+    assert time.monotonic() - begin < STOP_S
+    return code
+
+
+async def _last_state(b: Bench, status: str) -> dict[str, dict[str, int]]:
+    await asyncio.to_thread(b.receiver.wait, lambda: b.heard.states[-1:] == [status], 5.0, status)
+    return b.heard.state
+
+
+async def _until(true: object, within: float = 15.0) -> None:
+    """Wait for something outside this process; it fails if it takes too long."""
+    assert callable(true)
+    give_up = time.monotonic() + within
+    while not await asyncio.to_thread(true):
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.05)
