@@ -289,7 +289,13 @@ class Pole:
 
     def _told_at_the_pole(self) -> dict[str, Any]:
         changes = self._changes
-        details = Details(signs=self._signs.told(), reported=changes.reported(), drift=changes.drift())
+        details = Details(
+            pole=self._settings.root.pole.id,
+            units={name: self._catalogue.units(name) for name in self._health},
+            signs=self._signs.told(),
+            reported=changes.reported(),
+            drift=changes.drift(),
+        )
         return self._state.detailed(details)
 
     def _refused(self) -> dict[str, str]:

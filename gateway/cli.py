@@ -19,6 +19,7 @@ COMMANDS = {
     "schema": "write what a pole says and hears: AsyncAPI and JSON Schema",
     "tail": "print the readings that come to a broker, and what is missing",
     "version": "tell which release runs, and which was given up",
+    "web": "show in a browser how this pole is",
 }
 
 

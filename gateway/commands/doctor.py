@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import click
 
@@ -23,6 +23,22 @@ START = "A new file is taken within seconds. Else: systemctl status polegate; su
 MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 
 
+class Answer(NamedTuple):
+    """What came of a question to the gateway.
+
+    Attributes:
+        code: as the command ends with it.
+        findings: what is well and what is not.
+        told: what came, as it came; None: nothing did.
+        status: the same, read; None: it could not be.
+    """
+
+    code: int
+    findings: list[Finding]
+    told: object
+    status: Status | None = None
+
+
 @click.command("doctor")
 @click.option(
     "--config", "path", metavar="FILE", default=CONFIGURATION, show_default=True, type=FILE, help="The configuration."
@@ -37,19 +53,35 @@ def command(path: Path, *, as_json: bool) -> int:
     """
     settings, findings = _of_file(path)
     code = EX_CONFIG if any(finding.level == "wrong" for finding in findings) else 0
+    answer = ask(path, settings)
+    answer = answer._replace(code=code or answer.code, findings=[*findings, *answer.findings])
+    for line in (in_json(answer),) if as_json else _in_words(answer.findings):
+        click.echo(line)
+    return answer.code
+
+
+def ask(path: Path, settings: Settings | None) -> Answer:
+    """Ask the gateway that runs on this pole, and judge what it tells; that nothing comes is a finding, too.
+
+    Args:
+        path: the configuration file.
+        settings: what that says; None: it is not looked at.
+    """
     told: object = None
     try:
         told = status_socket.ask(runtime_folder() or status_socket.SERVICE)
         status = Status.model_validate(told)
     except (OSError, ValueError) as error:
-        findings.append(_unanswered(error))
-        code = code or EX_UNAVAILABLE
-    else:
-        findings += of_gateway(status, path, settings)
-    code = code or int(any(finding.level == "wrong" for finding in findings))
-    for line in _in_json(code, findings, told) if as_json else _in_words(findings):
-        click.echo(line)
-    return code
+        return Answer(EX_UNAVAILABLE, [_unanswered(error)], told)
+    findings = list(of_gateway(status, path, settings))
+    return Answer(int(any(finding.level == "wrong" for finding in findings)), findings, told, status)
+
+
+def in_json(answer: Answer) -> str:
+    """Return it for scripts."""
+    findings = [finding._asdict() for finding in answer.findings]
+    state = {} if answer.told is None else {"state": answer.told}
+    return json.dumps({"exit": answer.code, "findings": findings, **state})
 
 
 def _of_file(path: Path) -> tuple[Settings | None, list[Finding]]:
@@ -87,10 +119,3 @@ def _in_words(findings: list[Finding]) -> Iterator[str]:
         yield f"{MARKS[each.level]} {each.subject}: {each.text}"
         if each.step:
             yield f"      {each.step}"
-
-
-def _in_json(code: int, findings: list[Finding], told: object) -> Iterator[str]:
-    answer: dict[str, Any] = {"exit": code, "findings": [finding._asdict() for finding in findings]}
-    if told is not None:
-        answer["state"] = told
-    yield json.dumps(answer)

@@ -57,14 +57,14 @@ def of_gateway(status: Status, path: Path, settings: Settings | None) -> Iterato
 
 def _of_configuration(status: Status, path: Path, settings: Settings | None) -> Iterator[Finding]:
     told, details = status.configuration, status.details
-    yield Finding("ok", "configuration", f"{told.digest} runs since {_time(told.since)}")
+    yield Finding("ok", "configuration", f"{told.digest} runs since {utc(told.since)}")
     if told.trial is not None:
         of = details.reported.trial if details.reported else None
         name = _name(of.stream, of.seq) if of else "it"
         yield Finding("note", "configuration", f"{name} is on trial; {told.trial:.0f} s are left at the most", WAIT)
     if told.last:
         why = f": {told.last.why}" if told.last.why else ""
-        yield Finding("note", "configuration", f"the last change was {told.last.result} at {_time(told.last.at)}{why}")
+        yield Finding("note", "configuration", f"the last change was {told.last.result} at {utc(told.last.at)}{why}")
     yield from (finding for finding in _of_signs(status, "configuration") if finding.level != "ok")
     if details.reported:
         yield from _of_documents(details.reported)
@@ -140,7 +140,7 @@ def _of_uplink(status: Status) -> Iterator[Finding]:
     if uplink.note:
         yield Finding("note", "uplink", uplink.note)
     if uplink.certificate_expires is not None:
-        yield Finding("ok", "certificate", f"it ends {_time(uplink.certificate_expires)}")
+        yield Finding("ok", "certificate", f"it ends {utc(uplink.certificate_expires)}")
     yield from (finding for finding in _of_signs(status, "uplink") if finding.level != "ok")
 
 
@@ -165,7 +165,7 @@ def _of_sign(sign: SignState) -> Finding:
     if not sign.code:
         return Finding("note" if sign.hint else "ok", _subject(sign), sign.text, sign.hint)
     level: Literal["note", "wrong"] = "note" if sign.is_normal else "wrong"
-    return Finding(level, _subject(sign), f"{sign.code} since {_time(sign.since)}: {sign.text}", sign.hint)
+    return Finding(level, _subject(sign), f"{sign.code} since {utc(sign.since)}: {sign.text}", sign.hint)
 
 
 def _subject(sign: SignState) -> str:
@@ -174,7 +174,8 @@ def _subject(sign: SignState) -> str:
     return others.get((sign.event, sign.subject)) or kinds.get(sign.event, "") + sign.subject
 
 
-def _time(at: float) -> str:
+def utc(at: float) -> str:
+    """Write a time, seconds since 1970, for people."""
     return f"{dt.datetime.fromtimestamp(at, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

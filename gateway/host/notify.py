@@ -1,12 +1,14 @@
 """A door: systemd's notification socket and watchdog (sd_notify(3), sd_watchdog_enabled(3)); nothing without them.
 
-And the folder in RAM that it gives to a service.
+And what it gives to a service: a folder in RAM, sockets to listen at.
 """
 
 import os
 import socket
 import time
 from pathlib import Path
+
+FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
 
 
 def notify(state: str) -> None:
@@ -39,3 +41,11 @@ def runtime_folder() -> Path | None:
     """Return the folder that systemd gives to this service alone, in RAM; None where there is none."""
     folder = os.environ.get("RUNTIME_DIRECTORY")
     return Path(folder.split(":")[0]) if folder else None
+
+
+def listening() -> list[socket.socket]:
+    """Return the sockets that systemd listens at for this process (sd_listen_fds(3)), if it does."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=number) for number in range(FIRST_SOCKET, FIRST_SOCKET + count)]

@@ -114,6 +114,10 @@ class Catalogue:
         """Return the SenML unit of a channel that was noted; "" for none, and for records of quality."""
         return self._units.get((device, channel), "")
 
+    def units(self, device: str) -> dict[str, str]:
+        """Return the SenML units of a device's channels that have one."""
+        return {channel: unit for (name, channel), unit in self._units.items() if name == device and unit}
+
     def hash(self, dataset: str) -> str:
         """Return what stands for the whole description of a dataset."""
         if dataset not in self._hashes:

@@ -292,6 +292,10 @@ class SignState(Content):
 class Details(Content):
     """What the gateway tells beside its state to who asks at its status socket."""
 
+    pole: str = Field("", description="Its id.")
+    units: dict[str, dict[str, str]] = Field(
+        {}, description="Of the latest values: by device and channel, as in SenML."
+    )
     signs: list[SignState]
     reported: Reported | None = Field(None, description="Left out where nothing can be changed.")
     drift: list[str] = Field([], description="What of the pole's own file has no effect, in words.")

@@ -52,6 +52,8 @@ LICENCE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|AUTHORS)", re.IGNORECASE)
 INSTALLED = {  # of systemd/
     "polegate.service": "usr/lib/systemd/system/polegate.service",
     "polegate-clock.service": "usr/lib/systemd/system/polegate-clock.service",
+    "polegate-web.service": "usr/lib/systemd/system/polegate-web.service",
+    "polegate-web.socket": "usr/lib/systemd/system/polegate-web.socket",
     "polegate.sysusers": "usr/lib/sysusers.d/polegate.conf",
     "polegate.tmpfiles": "usr/lib/tmpfiles.d/polegate.conf",
     "60-polegate.rules": "usr/lib/udev/rules.d/60-polegate.rules",

@@ -36,6 +36,10 @@ def test_a_folder_of_commands_holds_no_command_that_help_does_not_name() -> None
     [
         ("check", ["check [OPTIONS] FILE", "line", "0: no fault", "78: faults"]),
         ("doctor", ["--config FILE", "/etc/polegate/pole.toml", "--json", "0:", "1:", "69:", "78: FILE has faults"]),
+        (
+            "web",
+            ["--listen HOST:PORT", "127.0.0.1:8080", "Nothing can be changed", "/status.json", "five minutes", "69:"],
+        ),
         ("run", ["--config FILE", "SIGTERM", "73:", "78:"]),
         ("probe", ["DEVICE", "--config FILE", "id of a [[device]]", "stop the gateway first", "1:", "64:", "78:"]),
         ("tail", ["--broker URL", "--config FILE", "--verify", "--request-replay", "Ctrl-C", "0:", "1:", "69:", "77:"]),

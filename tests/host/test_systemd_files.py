@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from gateway.commands.web import PORT
 from gateway.host.clock import SYNCHRONISED
 from gateway.host.secret_file import FALLBACK
 from hil.exposure import exposure
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNITS = sorted(SYSTEMD.glob("*.service"))
+SOCKET = SYSTEMD / "polegate-web.socket"
 MOST_EXPOSED = 1.5
-TARGETS = ("basic", "bluetooth", "multi-user", "network", "shutdown", "sysinit", "time-sync")
+TARGETS = ("basic", "bluetooth", "multi-user", "network", "shutdown", "sockets", "sysinit", "time-sync")
 
 
 def settings(unit: Path) -> list[tuple[str, str]]:
@@ -34,19 +36,19 @@ def test_a_unit_that_protects_nothing_is_seen_to_expose_all(tmp_path: Path) -> N
     assert exposure(unit) > 9
 
 
-@pytest.mark.parametrize("wrong", ["", "WatchdogSecs=60", "DeviceAllow=nothing"])
+@pytest.mark.parametrize("wrong", ["", "WatchdogSecs=60", "DeviceAllow=nothing", "ListenStreams=8080"])
 def test_systemd_has_nothing_to_say_about_the_units_and_would_have(tmp_path: Path, wrong: str) -> None:
     units = tmp_path / "usr" / "lib" / "systemd" / "system"
     units.mkdir(parents=True)
-    for unit in UNITS:
-        text = unit.read_text()
-        (units / unit.name).write_text(text.replace("Type=notify\n", f"Type=notify\n{wrong}\n"))
+    section = "[Socket]\n" if wrong.startswith("Listen") else "Type=notify\n"
+    for unit in (*UNITS, SOCKET):
+        (units / unit.name).write_text(unit.read_text().replace(section, f"{section}{wrong}\n"))
     for target in TARGETS:  # named by the units; the machine of the test has its own
         (units / f"{target}.target").write_text(f"[Unit]\nDescription={target}\n")
     for program in ("usr/bin/polegate", "usr/lib/polegate/release", "bin/sh"):
         (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy("/bin/true", tmp_path / program)
-    command = ["systemd-analyze", "verify", "--man=no", f"--root={tmp_path}", *(unit.name for unit in UNITS)]
+    command = ["systemd-analyze", "verify", "--man=no", f"--root={tmp_path}", *(unit.name for unit in (*UNITS, SOCKET))]
     told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # ours
     if wrong:
         assert any(part in told.stderr for part in wrong.split("="))
@@ -92,3 +94,16 @@ def test_the_kernel_is_asked_by_a_service_that_may() -> None:
     assert ("ProtectClock", "yes") in settings(SYSTEMD / "polegate.service")
     filters = [value for key, value in settings(SYSTEMD / "polegate-clock.service") if key == "SystemCallFilter"]
     assert "adjtimex clock_adjtime clock_adjtime64" in filters
+
+
+def test_the_page_is_for_this_machine_alone_where_the_command_has_it_too() -> None:
+    told = settings(SOCKET)
+    assert [value for key, value in told if key.startswith("Listen")] == [f"127.0.0.1:{PORT}"]
+    assert {("IPAddressDeny", "any"), ("IPAddressAllow", "localhost")} <= set(told)
+
+
+def test_the_page_is_no_user_that_could_end_the_gateway_and_reaches_no_network() -> None:
+    told = dict(settings(SYSTEMD / "polegate-web.service"))
+    assert ("User" in told, told["DynamicUser"], told["SupplementaryGroups"]) == (False, "yes", "polegate")
+    assert (told["PrivateNetwork"], told["RestrictAddressFamilies"]) == ("yes", "AF_UNIX")
+    assert "-/etc/polegate" in told["InaccessiblePaths"].split()
