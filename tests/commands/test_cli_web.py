@@ -28,9 +28,9 @@ from hil.broker import free_port
 from hil.daemon import polegate
 from hil.process import Process
 from hil.vclock import run
-from tests.bench_pole import POLE, Bench, bench
-from tests.cli_scene import call
-from tests.contract import some_state
+from tests.whole.bench_pole import POLE, Bench, bench
+from tests.commands.cli_scene import call
+from tests.words.contract import some_state
 
 COME_S = 20.0
 WELL = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
