@@ -28,8 +28,8 @@ from hil.broker import free_port
 from hil.daemon import polegate
 from hil.process import Process
 from hil.vclock import run
-from tests.whole.bench_pole import POLE, Bench, bench
 from tests.commands.cli_scene import call
+from tests.whole.bench_pole import POLE, Bench, bench
 from tests.words.contract import some_state
 
 COME_S = 20.0
