@@ -26,7 +26,10 @@ def test_help_names_every_command_with_what_it_does() -> None:
 
 def test_a_folder_of_commands_holds_no_command_that_help_does_not_name() -> None:
     folder = Path(__file__).parents[2] / "gateway" / "commands"
-    commands = {path.stem for path in folder.glob("*.py") if "\ndef command(" in path.read_text()}
+    files = {path.stem: path for path in folder.glob("*.py")} | {
+        path.parent.name: path for path in folder.glob("*/__init__.py")
+    }
+    commands = {name for name, path in files.items() if "\ndef command(" in path.read_text()}
 
     assert commands == set(COMMANDS)
 
