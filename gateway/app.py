@@ -33,7 +33,8 @@ from gateway.jobs.tell_alarms import tell_alarms
 from gateway.jobs.tell_losses import tell_losses
 from gateway.jobs.tell_watchdog import Watched, tell_watchdog
 from gateway.link.backfill import Backfill, Pace
-from gateway.link.mqtt_link import Link, Refused, UplinkDown
+from gateway.link.broker import Refused, UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
 from gateway.remote.change import Change
 from gateway.sensors.account import QUALITY, Account

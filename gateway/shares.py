@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from drivers.contract import OnPort
 from gateway.config.settings import Settings
-from gateway.link.mqtt_link import Broker
+from gateway.link.broker import Broker
 from gateway.link.tls import TlsFiles
 from gateway.sensors.crew import Roster, Way
 from gateway.store.pack_room import Terms

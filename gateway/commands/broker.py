@@ -19,7 +19,8 @@ from gateway.config.faults import from_pydantic
 from gateway.config.settings import PoleSettings, Root, Settings, UplinkSettings
 from gateway.config.toml_text import quoted
 from gateway.host import log
-from gateway.link.mqtt_link import Broker, Link, NotAuthorised, OtherVersion, Refused, UplinkDown, Version
+from gateway.link.broker import Broker, NotAuthorised, OtherVersion, Refused, UplinkDown
+from gateway.link.mqtt_link import Link, Version
 
 EX_UNAVAILABLE, EX_NOPERM = 69, 77  # sysexits.h
 LONGEST_PAUSE_S = 10.0

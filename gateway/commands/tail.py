@@ -20,7 +20,8 @@ from gateway.config.faults import SettingsError
 from gateway.config.settings_file import load
 from gateway.config.toml_text import quoted
 from gateway.host.clock import Clock
-from gateway.link.mqtt_link import Link, Message, Received, Refused, UplinkDown
+from gateway.link.broker import Message, Received, Refused, UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.words import records
 from gateway.words.completeness import GRACE_S, Arrival, Watch, label_of, spans
 from gateway.words.records import NoSenml, Record

@@ -32,18 +32,8 @@ import structlog
 
 from gateway.jobs.signs import Refusal
 from gateway.link.backfill import Backfill
-from gateway.link.mqtt_link import (
-    ACK_S,
-    NOT_AUTHORISED,
-    PACKET_TOO_LARGE,
-    Cut,
-    Link,
-    Message,
-    NotAcknowledged,
-    Refused,
-    UplinkDown,
-    Version,
-)
+from gateway.link.broker import Cut, Message, NotAcknowledged, Refused, UplinkDown
+from gateway.link.mqtt_link import ACK_S, NOT_AUTHORISED, PACKET_TOO_LARGE, Link, Version
 from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.store.held import Held

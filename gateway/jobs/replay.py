@@ -20,7 +20,8 @@ from itertools import pairwise
 import structlog
 from pydantic import ValidationError
 
-from gateway.link.mqtt_link import Link, Message, Received, Refused, UplinkDown
+from gateway.link.broker import Message, Received, Refused, UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.store.pack_sql import Row, SqlError

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import structlog
 
-from gateway.link.mqtt_link import Link, Message, Refused, UplinkDown
+from gateway.link.broker import Message, Refused, UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
 from gateway.words.catalogue import Catalogue
 from gateway.words.messages import Gone, State

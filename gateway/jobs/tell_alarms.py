@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.jobs.signs import GRACE_NS, Clock, Sign
-from gateway.link.mqtt_link import Link, Message, Refused, UplinkDown
+from gateway.link.broker import Message, Refused, UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
 from gateway.words.messages import Alarm
 

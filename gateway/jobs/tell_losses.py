@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from gateway.link.mqtt_link import Message, Refused, UplinkDown
+from gateway.link.broker import Message, Refused, UplinkDown
 from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.store.pack_sql import Loss, SqlError

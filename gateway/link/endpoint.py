@@ -4,7 +4,8 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.link.mqtt_link import Broker, Link, NotTrusted
+from gateway.link.broker import Broker, NotTrusted
+from gateway.link.mqtt_link import Link
 from gateway.link.tls import Tls
 
 Proof = Callable[[Link], Awaitable[str]]

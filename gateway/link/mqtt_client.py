@@ -221,7 +221,7 @@ class _Packed(Properties):
 
 @functools.lru_cache(maxsize=64)
 def properties_of(content_type: str, encoding: str, backfill: bool) -> Properties:  # noqa: FBT001  # a key of the cache
-    """Return what is told of a message to readers of MQTT 5; see :class:`gateway.link.mqtt_link.Message`."""
+    """Return what is told of a message to readers of MQTT 5; see :class:`gateway.link.broker.Message`."""
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
     properties.ContentType = content_type
     if encoding:

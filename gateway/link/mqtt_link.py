@@ -31,11 +31,21 @@ from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.host import secret_file
-from gateway.host.secret_file import Unusable
 from gateway.link import tls
+from gateway.link.broker import (
+    Broker,
+    Cut,
+    Message,
+    NotAcknowledged,
+    NotAuthorised,
+    NotTrusted,
+    OtherVersion,
+    Received,
+    Refused,
+    UplinkDown,
+)
 from gateway.link.mqtt_client import BACKFILL, Client, properties_of
-from gateway.link.tls import HandshakeFailed, Tls, TlsFiles
+from gateway.link.tls import HandshakeFailed, Tls
 
 ACK_S = 30.0
 KEEPALIVE_S = 20
@@ -56,119 +66,6 @@ Version = aiomqtt.ProtocolVersion
 
 _quiet = logging.getLogger("polegate.mqtt")
 _quiet.setLevel(logging.CRITICAL)
-
-
-class UplinkDown(Exception):
-    """The link is not there, or broke before the broker took the message. Keep it and send it again."""
-
-
-class Cut(UplinkDown):
-    """The broker ended the link, by its own word or without one."""
-
-
-class NotAcknowledged(UplinkDown):
-    """The broker left this message without an acknowledgement while it acknowledged others."""
-
-
-class NotAuthorised(UplinkDown):
-    """The broker does not let this pole in. A person must look; trying again soon does not help."""
-
-
-class NotTrusted(UplinkDown):
-    """TLS does not come about with what lies in the files. What lay in them before may do."""
-
-
-class OtherVersion(UplinkDown):
-    """The broker speaks another version of MQTT, or ended the connection without a word, as such brokers do."""
-
-
-class Refused(Exception):
-    """The broker got the message and does not take it.
-
-    Attributes:
-        code: MQTT 5 reason code.
-    """
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broker:
-    """Where the broker is and how to get in.
-
-    What lies in files is read anew for each connection. A file is a path, or ``credential:NAME``.
-
-    Attributes:
-        host: name or address.
-        port: TCP port.
-        tls: speak TLS with these certificates; the name in the broker's is then always checked. None: no TLS.
-        path: of WebSocket; "": MQTT without it.
-        client: client id; a second connection with it ends the first.
-        username: sent where there is a password.
-        password_file: None: no user and password.
-    """
-
-    host: str
-    port: int
-    tls: TlsFiles | None = None
-    path: str = ""
-    client: str
-    username: str
-    password_file: str | None = None
-
-    def read_tls(self) -> Tls | None:
-        """Read certificates and key; None without TLS. Raises NotTrusted."""
-        try:
-            return self.tls.read() if self.tls else None
-        except Unusable as error:
-            raise NotTrusted(str(error)) from error
-
-    def read_password(self) -> str | None:
-        """Read the password. Raises UplinkDown."""
-        try:
-            return secret_file.read("password_file", self.password_file).strip() if self.password_file else None
-        except Unusable as error:
-            raise UplinkDown(str(error)) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What is to be published.
-
-    Attributes:
-        topic: where.
-        payload: what.
-        retain: the broker keeps it for those who come later.
-        content_type: MIME type, told to readers of MQTT 5.
-        encoding: "zstd" or "", told to readers of MQTT 5 as user property ``ce``.
-        backfill: it is old, told to readers of MQTT 5 as user property ``backfill``.
-    """
-
-    topic: str
-    payload: bytes
-    retain: bool = False
-    content_type: str = "application/json"
-    encoding: str = ""
-    backfill: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """What was published to us.
-
-    Attributes:
-        topic: where.
-        payload: what.
-        retain: it lay with the broker already when we came.
-        backfill: it is old; told by user property, in MQTT 5.
-    """
-
-    topic: str
-    payload: bytes
-    retain: bool
-    backfill: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

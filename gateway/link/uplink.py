@@ -35,8 +35,9 @@ from typing import Any
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from gateway.link.broker import Broker, Message, NotAuthorised, NotTrusted, OtherVersion, UplinkDown
 from gateway.link.endpoint import Endpoint, Proof, own_of
-from gateway.link.mqtt_link import Broker, Link, Message, NotAuthorised, NotTrusted, OtherVersion, UplinkDown, Version
+from gateway.link.mqtt_link import Link, Version
 from gateway.link.tls import Tls, TlsFiles
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0

@@ -10,7 +10,8 @@ from typing import Generic
 
 import structlog
 
-from gateway.link.mqtt_link import Link, Message, Received, Refused, UplinkDown
+from gateway.link.broker import Message, Received, Refused, UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import FLEET, GROUP, POLE

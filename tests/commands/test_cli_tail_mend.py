@@ -12,7 +12,7 @@ from gateway.commands.broker import Place
 from gateway.commands.tail import Tail
 from gateway.commands.tail_mend import ANSWER_S, ASK_AGAIN_S, Mending, Request
 from gateway.commands.tail_show import Finding
-from gateway.link.mqtt_link import NotAuthorised, Refused
+from gateway.link.broker import NotAuthorised, Refused
 from gateway.words.completeness import GRACE_S, Label, Span, Track, Watch, spans
 from gateway.words.records import Record
 from hil.broker import free_port

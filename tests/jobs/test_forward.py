@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 
 from gateway.jobs.forward import DEATHS, FIRST_REST_S, KILLS, LOCKED_OUT_REST_S, LONGEST_REST_S, Forward
 from gateway.link.backfill import Backfill, Pace
-from gateway.link.mqtt_link import ACK_S, Message, UplinkDown
+from gateway.link.broker import Message, UplinkDown
+from gateway.link.mqtt_link import ACK_S
 from gateway.link.uplink import LONGEST_PAUSE_S, Uplink
 from gateway.store.buffer import Buffer
 from gateway.store.pack_room import Terms

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.link.mqtt_link import Broker, Message
+from gateway.link.broker import Broker, Message
 from gateway.link.tls import TlsFiles
 from hil.modbus_tcp import TcpCanary
 from hil.scripted_broker import ScriptedBroker

@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.jobs.forward import Forward
 from gateway.jobs.report import last_will
 from gateway.link.backfill import Backfill, Pace
-from gateway.link.mqtt_link import Broker
+from gateway.link.broker import Broker
 from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.words.reading import Pack, Reading

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.link.mqtt_link import MOST_UNHEARD, Link, Message, Received, Refused, UplinkDown, Version
+from gateway.link.broker import Message, Received, Refused, UplinkDown
+from gateway.link.mqtt_link import MOST_UNHEARD, Link, Version
 from hil.scripted_broker import Ack, ScriptedBroker, Send
 from tests.link.broker_scene import play, where
 

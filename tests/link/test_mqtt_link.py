@@ -10,19 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.link import mqtt_link
-from gateway.link.mqtt_link import (
-    ACK_S,
-    KEEPALIVE_S,
-    Cut,
-    Link,
-    Message,
-    NotAcknowledged,
-    NotAuthorised,
-    OtherVersion,
-    Refused,
-    UplinkDown,
-    Version,
-)
+from gateway.link.broker import Cut, Message, NotAcknowledged, NotAuthorised, OtherVersion, Refused, UplinkDown
+from gateway.link.mqtt_link import ACK_S, KEEPALIVE_S, Link, Version
 from hil.relay import Relay
 from hil.scripted_broker import (
     NOTHING,

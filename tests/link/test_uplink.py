@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.link.mqtt_link import Broker, Message, UplinkDown, Version
+from gateway.link.broker import Broker, Message, UplinkDown
+from gateway.link.mqtt_link import Version
 from gateway.link.uplink import (
     FEW_MINUTES_S,
     FIRST_PAUSE_S,

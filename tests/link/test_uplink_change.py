@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.link.mqtt_link import Link, Message
+from gateway.link.broker import Message
+from gateway.link.mqtt_link import Link
 from gateway.link.tls import TlsFiles
 from gateway.link.uplink import ASTRAY_S, LONGEST_PAUSE_S, Uplink
 from hil.broker import Broker as Mosquitto

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.link.mqtt_link import Broker, Link, Message, NotAuthorised, NotTrusted, UplinkDown, Version
+from gateway.link.broker import Broker, Message, NotAuthorised, NotTrusted, UplinkDown
+from gateway.link.mqtt_link import Link, Version
 from gateway.link.tls import TlsFiles
 from hil.bench.proc import rss_mb
 from hil.broker import Broker as Mosquitto

@@ -10,7 +10,8 @@ import pytest
 from gateway.config.settings import Settings
 from gateway.config.settings_file import load
 from gateway.host.clock import Clock
-from gateway.link.mqtt_link import Link, Message, Received, Refused
+from gateway.link.broker import Message, Received, Refused
+from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink  # noqa: TC001  # in a text
 from gateway.remote.change import Change
 from gateway.words.health import DeviceHealth

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Self
 
 from gateway.jobs.report import last_will
-from gateway.link.mqtt_link import Broker, Link, Message
+from gateway.link.broker import Broker, Message
+from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.confirmed_commit import ConfirmedCommit

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.jobs.report import echo
-from gateway.link.mqtt_link import Broker, Link, Message, Version
+from gateway.link.broker import Broker, Message
+from gateway.link.mqtt_link import Link, Version
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import digest

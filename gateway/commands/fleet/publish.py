@@ -10,7 +10,7 @@ from gateway.commands.broker import WHERE, Place, access, made_of
 from gateway.commands.check import FILE
 from gateway.commands.fleet.shelf import Behind, NotThere, Post, is_there, post, shelf
 from gateway.commands.fleet.sign import UNUSABLE, refused, unusable
-from gateway.link.mqtt_link import Message
+from gateway.link.broker import Message
 from gateway.remote import trust_root
 from gateway.remote.trust_root import Root
 

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from drivers.contract import NAME_PATTERN
 from gateway.commands.fleet import shelf
 from gateway.config.toml_text import visible
-from gateway.link.mqtt_link import Link, Received, UplinkDown
+from gateway.link.broker import Received, UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.words.messages import Reported
 
 LARGEST_BYTES = 65_536

@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from gateway.link.mqtt_link import Link, Message, Received, UplinkDown
+from gateway.link.broker import Message, Received, UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.remote import admission, document, envelope, trust_root
 from gateway.remote.admission import Now
 from gateway.remote.config_state import Standing

@@ -29,7 +29,8 @@ from gateway.commands.fleet.reports import reports
 from gateway.commands.fleet.shelf import Shelf, shelf
 from gateway.commands.fleet.show import Show, grouped, reasons
 from gateway.commands.fleet.tally import Kind, Roll, Tally, counts, some
-from gateway.link.mqtt_link import Link, UplinkDown
+from gateway.link.broker import UplinkDown
+from gateway.link.mqtt_link import Link
 from gateway.remote import document, envelope
 from gateway.remote.document import WHOLE
 from gateway.remote.remote import topic_of
