@@ -41,18 +41,6 @@ from tests.commands.cli_scene import call
 from tests.store.buffer_bench import ROOMY
 
 
-@pytest.fixture
-def closed(tmp_path: Path) -> Path:
-    """Give the file of a gateway that closed it."""
-    return made("closed", tmp_path / "polegate")
-
-
-@pytest.fixture
-def left_open(tmp_path: Path) -> Path:
-    """Give the file with its log, as a gateway leaves it."""
-    return made("open", tmp_path / "polegate")
-
-
 @pytest.mark.parametrize("how", ["closed", "left_open"])
 def test_stats_of_a_sound_file(how: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(how)

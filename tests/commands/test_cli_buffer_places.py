@@ -25,7 +25,6 @@ from tests.commands.buffer_scene import (
     NOISE,
     ROWS,
     flip_in_a_pack,
-    made,
     named,
     numbers,
     untouched,
@@ -35,19 +34,6 @@ from tests.commands.cli_scene import Ran, call
 from tests.config.test_settings_unreadable import WITHOUT_RIGHTS
 from tests.store.buffer_bench import key, live
 from tests.store.test_buffer_disk import no_file_grows_beyond
-
-
-@pytest.fixture
-def closed(tmp_path: Path) -> Path:
-    """Give the file of a gateway that closed it."""
-    return made("closed", tmp_path / "polegate")
-
-
-@pytest.fixture
-def left_open(tmp_path: Path) -> Path:
-    """Give the file with its log, as a gateway leaves it."""
-    return made("open", tmp_path / "polegate")
-
 
 NAME_IT = "name the file that stands as `path` in [buffer] of the configuration"
 
