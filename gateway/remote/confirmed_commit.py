@@ -14,6 +14,10 @@ acknowledgement alone proves nothing on MQTT 3.1.1, and counts only where the br
 change; where the way to the broker was dead before and is dead after, a document was not proved either way and is tried
 again later, and an edit of the pole's own file stands.
 
+Ticks, documents, roots, commands, edits and the end come from several tasks, and each of them waits for the disk in
+its midst. Each takes the turn of the :class:`gateway.remote.config_ledger.Ledger` first, so that one is over before
+the next one looks.
+
 A trial outlives the gateway: a start after a cut at any point is the same as any other start. A start counts as an
 attempt unless the run before ended in order; what cannot be counted is not tried. Only the clock that counts is asked
 how long a trial has run.

@@ -1,5 +1,7 @@
 """What operators send: documents, roots of trust and commands, believed or refused, and on the disk before they count.
 
+Each has the turn of the ledger from the look at what was before until it counts: what comes meanwhile comes after it.
+
 A document that comes before its time, or before the clock is set, is kept in RAM and looked at again.
 """
 

@@ -1,6 +1,5 @@
 """A life of several documents, and what must hold after a cut at any point of it."""
 
-import asyncio
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from gateway.remote.incoming import Incoming
 from gateway.remote.plant import Way
 from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Code, Verdict
+from hil.vclock import run
 from tests.remote.disk_model import Disk, Image, images, lay
 from tests.remote.operator import NOW, POLE, document, root
 
@@ -193,7 +193,7 @@ def lived(folder: Path, image: Image | None = None, boot: str = "first") -> Life
     lay(image or {}, folder / "config")
     life = Life(folder, disk, boot)
     with disk.noting(), mock.patch("structlog.get_logger"):
-        asyncio.run(life.whole() if image is None else life.comes_up())
+        run(life.whole() if image is None else life.comes_up())  # what is for a thread on the spot
     return life
 
 

@@ -6,7 +6,6 @@ folder that was not brought to the disk may have happened or not, each for itsel
 
 import itertools
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,8 +66,7 @@ class Disk:
         return os.write(handle, part)
 
     def fsync(self, handle: int) -> None:
-        """Note it; there is no need to do it. It may take seconds, and nothing of the pole may wait for that."""
-        assert threading.current_thread() is not threading.main_thread(), "the event loop waits for the disk"
+        """Note it; there is no need to do it."""
         number = self._open[handle]
         self.ops.append(("folder",) if number is None else ("sync", number))
 

@@ -55,11 +55,15 @@ def outcome(pole: Pole) -> Outcome:
     return Outcome(pole.commit.state, told, [each.fingerprint for each in pole.applied])
 
 
-async def pole_that(folder: Path, begin: Do) -> Pole:
-    """Start a pole, and bring it to where a scene begins."""
+def new_pole(folder: Path) -> Pole:
     (folder / "trust").mkdir(parents=True)
     (folder / "trust" / "root.json").write_bytes(FIRST_ROOT)
-    pole = Pole(folder)
+    return Pole(folder)
+
+
+async def pole_that(folder: Path, begin: Do) -> Pole:
+    """Start a pole, and bring it to where a scene begins."""
+    pole = new_pole(folder)
     await pole.start(OWN)
     await pole.run(2)
     await begin(pole)
@@ -173,6 +177,16 @@ def test_the_pole_goes_on_and_nothing_acts_before_it_is_written_down(
         return 0
 
     assert asyncio.run(scene()) >= 2  # a file and its folder
+
+
+def test_in_a_whole_life_the_pole_never_waits_for_the_disk(tmp_path: Path, busy_disk: BusyDisk) -> None:
+    async def scene() -> None:
+        pole = new_pole(tmp_path / "pole")
+        async with busy_disk.held(after=10**6):
+            await pole.whole()
+        assert on_disk(pole) == pole.commit.state
+
+    asyncio.run(scene())
 
 
 @pytest.mark.parametrize("later", [tick, edit, newer, fleet, rooted, cancel, stop], ids=named)
