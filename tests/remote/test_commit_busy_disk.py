@@ -14,7 +14,7 @@ from gateway.remote.document import digest
 from gateway.remote.envelope import read
 from gateway.remote.verdict import Code
 from tests.remote.cut_scene import EDITED, FLEET, MINE, OWN, ROOTED, SECOND, TERMS, THIRD, Life, Texts
-from tests.remote.disk_fault import BusyDisk, Held, busy_disk
+from tests.remote.disk_fault import BusyDisk, busy_disk
 from tests.remote.disk_model import Disk
 from tests.remote.operator import command, document, root
 
@@ -256,20 +256,17 @@ def test_who_is_cancelled_while_he_writes_leaves_nothing_half_done(
     asyncio.run(scene())
 
 
-def test_what_fails_beside_a_write_is_told_and_not_taken_for_an_end_in_order(
-    tmp_path: Path, busy_disk: BusyDisk
-) -> None:
-    async def fails(held: Held) -> None:
-        await held.is_reached.wait()
-        asyncio.get_running_loop().call_later(0, held.free.set)
-        raise ZeroDivisionError
-
-    async def scene() -> None:
-        pole = await pole_that(tmp_path / "pole", calm)
-        async with busy_disk.held() as held, asyncio.TaskGroup() as group:
-            group.create_task(fails(held))
+def test_whose_time_is_over_while_he_writes_is_told_that(tmp_path: Path, busy_disk: BusyDisk) -> None:
+    async def impatient(pole: Pole) -> None:
+        async with asyncio.timeout(0):
             await pole.hear(THIRD)
             await asyncio.Future()
 
-    with pytest.raises(ExceptionGroup):
-        asyncio.run(scene())
+    async def scene() -> None:
+        pole = await pole_that(tmp_path / "pole", calm)
+        async with busy_disk.held() as held:
+            asyncio.get_running_loop().call_later(0.01, held.free.set)
+            with pytest.raises(TimeoutError):
+                await impatient(pole)
+
+    asyncio.run(scene())
