@@ -180,7 +180,7 @@ class Change:
                         async with asyncio.timeout(self._pause()):
                             await asked.wait()
         finally:
-            self._commit.stop()
+            await self._commit.stop()
 
     def standing(self) -> Standing:
         """Tell which configuration runs, and why."""

@@ -4,6 +4,9 @@
 that rots costs a generation, not all. ``obj-<sha256>`` are documents, ``root-000002`` roots of trust that came later,
 ``overrides`` what technicians set for some hours; that file is written by ``polegate override`` and only read by the
 gateway. Every file is written beside its place, brought to the disk, renamed, and the folder brought to the disk.
+
+What writes here waits for the disk. The running gateway writes by :class:`gateway.remote.config_ledger.Ledger` only,
+which does so beside the event loop.
 """
 
 import contextlib

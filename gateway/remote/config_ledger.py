@@ -1,6 +1,16 @@
-"""A door: the state of the configuration, which is true once it is on the disk, and what was told of it."""
+"""A door: the state of the configuration, which is true once it is on the disk, and what was told of it.
 
+A disk that is busy takes seconds to write, and the pole's devices are polled meanwhile: so it is written on a thread,
+and whoever writes waits for that. Others come on in that time. So whoever changes the state takes the turn before he
+reads what he changes, and has it until what he wrote is true: there is one change at a time, and one write.
+
+A write is no place to be cancelled at, for the disk would not know of it. Who is cancelled while he writes goes on to
+the next place where he waits for something else, as if the write had taken no time.
+"""
+
+import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import LOCAL, State
@@ -8,11 +18,14 @@ from gateway.remote.verdict import Code, Verdict
 
 PAUSE_S = 60.0  # between two of a kind that anybody could provoke
 
+T = TypeVar("T")
+
 
 class Ledger:
     """The state, and the way to tell.
 
     Attributes:
+        turn: of whoever changes the state.
         state: what is in force and what is tried.
         last: what was told last.
     """
@@ -30,6 +43,7 @@ class Ledger:
         self._now = now
         self._of_stream: dict[str, Verdict] = {}
         self._refused_at: dict[tuple[str, Code], float] = {}
+        self.turn = asyncio.Lock()
         self.state = self._saved = State()
         self.last: Verdict | None = None
 
@@ -37,24 +51,31 @@ class Ledger:
         """Read the state. Raises NewerState."""
         self.state = self._saved = self._folder.load()
 
-    def save(self, state: State) -> None:
+    async def keep(self, payload: bytes) -> str:
+        """Bring a document to the disk, and return what it is known by. Raises OSError."""
+        return await _on_thread(lambda: self._folder.keep(payload))
+
+    async def keep_root(self, version: int, raw: bytes) -> None:
+        """Bring a root of trust to the disk. Raises OSError."""
+        await _on_thread(lambda: self._folder.keep_root(version, raw))
+
+    async def save(self, state: State) -> None:
         """Bring a state to the disk; only then it is true. Raises OSError."""
-        self._folder.save(state)
+        await _on_thread(lambda: self._write(state))
         self.state = self._saved = state
-        self._folder.clean()
 
-    def go_on(self, state: State) -> None:
+    async def go_on(self, state: State) -> None:
         """Go on with a state though the disk may not take it; ``save_late`` tries again."""
-        self.state = state
-        self.save_late()
+        try:
+            await self.save(state)
+        except OSError as error:
+            self.state = state
+            self.tell(Verdict(LOCAL, 0, "", Code.STORAGE, f"the state cannot be written down: {error}"))
 
-    def save_late(self) -> None:
+    async def save_late(self) -> None:
         """Bring to the disk what it did not take before."""
         if self.state != self._saved:
-            try:
-                self.save(self.state)
-            except OSError as error:
-                self.tell(Verdict(LOCAL, 0, "", Code.STORAGE, f"the state cannot be written down: {error}"))
+            await self.go_on(self.state)
 
     def tell(self, verdict: Verdict) -> Code:
         """Tell what is new; what anybody could send again and again is told once a minute."""
@@ -68,3 +89,22 @@ class Ledger:
             self._of_stream[verdict.stream] = self.last = verdict
             self._tell(verdict)
         return verdict.code
+
+    def _write(self, state: State) -> None:
+        self._folder.save(state)
+        self._folder.clean()
+
+
+async def _on_thread(work: Callable[[], T]) -> T:
+    """Do something that may take a while, to its end. Who is cancelled meanwhile is cancelled where he waits next."""
+    done = asyncio.get_running_loop().run_in_executor(None, work)
+    cancelled = False
+    while not done.done():
+        try:
+            await asyncio.wait([done])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and (task := asyncio.current_task()):
+        task.uncancel()  # it was asked for once
+        task.cancel()
+    return done.result()

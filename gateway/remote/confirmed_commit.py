@@ -14,6 +14,10 @@ acknowledgement alone proves nothing on MQTT 3.1.1, and counts only where the br
 change; where the way to the broker was dead before and is dead after, a document was not proved either way and is tried
 again later, and an edit of the pole's own file stands.
 
+Ticks, documents, roots, commands, edits and the end come from several tasks, and each of them waits for the disk in
+its midst. Each takes the turn of the :class:`gateway.remote.config_ledger.Ledger` first, so that one is over before
+the next one looks.
+
 A trial outlives the gateway: a start after a cut at any point is the same as any other start. A start counts as an
 attempt unless the run before ended in order; what cannot be counted is not tried. Only the clock that counts is asked
 how long a trial has run.
@@ -23,7 +27,6 @@ the start of the gateway to its end is part of that trial, and the gateway is st
 whoever restarts it asked for that. While the gateway runs such an edit is refused, and kept for the next start.
 """
 
-import asyncio
 from typing import TYPE_CHECKING, Generic
 
 from gateway.config.faults import SettingsError
@@ -46,7 +49,7 @@ MOST_TRIES = 3
 
 
 class ConfirmedCommit(Generic[Wanted]):
-    """Drives all changes of one pole's configuration, one at a time.
+    """Drives all changes of one pole's configuration, one at a time: each has the turn of the ledger.
 
     Attributes:
         in_force: what is in force.
@@ -66,7 +69,6 @@ class ConfirmedCommit(Generic[Wanted]):
         self.in_force = InForce(plant, folder, compose)
         self.incoming: Incoming[Wanted] | None = None
         self._ledger = self.in_force.ledger
-        self._turn = asyncio.Lock()  # one change at a time, though applying takes a while
         self._may_restart = False
         self._well_since: float | None = None
         self._before: Wanted | None = None  # what ran before the trial, where that began in this run
@@ -109,13 +111,13 @@ class ConfirmedCommit(Generic[Wanted]):
         """
         self.in_force.begin(own)
         self._may_restart = True
-        self._take_own(own)
-        self._count_start()
+        await self._take_own(own)
+        await self._count_start()
         if self.state.trial:
             try:
                 await self.in_force.apply(self.in_force.as_it_is())
             except (SettingsError, Rejected, Unfit) as error:
-                self._end_trial(Code.APPLY, text_of(error))
+                await self._end_trial(Code.APPLY, text_of(error))
             else:
                 return
         try:
@@ -128,10 +130,10 @@ class ConfirmedCommit(Generic[Wanted]):
 
     async def tick(self) -> None:
         """Go on; once a second, or more often."""
-        async with self._turn:
-            self._ledger.save_late()
+        async with self._ledger.turn:
+            await self._ledger.save_late()
             if self.incoming:
-                self.incoming.look_at_early()
+                await self.incoming.look_at_early()
             if not self.in_force.is_applied:
                 await self._reapply()
             if trial := self.state.trial:
@@ -142,31 +144,31 @@ class ConfirmedCommit(Generic[Wanted]):
             elif self.in_force.is_applied and self._something_waits() and self._has_settled():
                 await self._stage_first()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End in order: this start does not count as an attempt."""
-        if trial := self.state.trial:
-            self._ledger.go_on(self.state.but(trial=trial.but(attempts=trial.attempts - 1)))
+        async with self._ledger.turn:
+            if trial := self.state.trial:
+                await self._ledger.go_on(self.state.but(trial=trial.but(attempts=trial.attempts - 1)))
 
     async def refresh(self) -> None:
         """Apply what is in force where that has changed by itself: an override began or ended."""
-        async with self._turn:
+        async with self._ledger.turn:
             if not self.in_force.is_as_composed():
                 await self._reapply()
 
     async def edited(self, own: str) -> None:
         """Take the pole's own file as it is now: a new text of it is tried like a document, faults are told at once."""
-        async with self._turn:
+        async with self._ledger.turn:
             self._may_restart = False
-            if self._take_own(own):
+            if await self._take_own(own):
                 await self._check_own()
 
     async def command(self, raw: bytes, *, retained: bool) -> Code:
         """Obey a command for the trial that runs."""
         assert self.incoming is not None, "who hears commands has one"  # noqa: S101  # the wiring's
         try:
-            found = self.incoming.command(raw, retained=retained)
-            async with self._turn:
-                await self._obey(found)
+            async with self._ledger.turn:
+                await self._obey(self.incoming.command(raw, retained=retained))
         except Rejected as error:
             return self._tell(Verdict(COMMAND, 0, "", error.code, error.text))
         except OSError as error:
@@ -178,18 +180,18 @@ class ConfirmedCommit(Generic[Wanted]):
         if trial is None or found.trial != trial.sha:
             raise Rejected(Code.STALE, "what it names is not being tried")
         if found.do == "confirm":
-            self._ledger.save(self.state.but(trial=trial.but(confirmed=True)))
+            await self._ledger.save(self.state.but(trial=trial.but(confirmed=True)))
         else:
             await self._roll_back(Code.RB_CANCELLED, "an operator cancelled it")
 
     # --- the pole's own file ---
 
-    def _take_own(self, own: str) -> bool:
+    async def _take_own(self, own: str) -> bool:
         """Keep it; tell whether it waits."""
         before = self.state.of(LOCAL)
         is_running = not self._may_restart and self.state.trial is None
         try:
-            standing = self.in_force.take_own(own, again=is_running and not self.in_force.is_as_composed())
+            standing = await self.in_force.take_own(own, again=is_running and not self.in_force.is_as_composed())
         except OSError as error:
             text = f"the pole's own file cannot be kept, so no edit of it is tried while the gateway runs: {error}"
             self._tell(Verdict(LOCAL, 0, document.digest(own.encode()), Code.STORAGE, text))
@@ -210,13 +212,13 @@ class ConfirmedCommit(Generic[Wanted]):
             return
         try:
             wanted = self.in_force.with_(LOCAL, standing.sha)
-            if self.state.trial or not self._is_nothing_new(LOCAL, wanted):
+            if self.state.trial or not await self._is_nothing_new(LOCAL, wanted):
                 await self._must_fit(LOCAL, wanted)
         except OSError as error:
             code, text = Code.STORAGE, f"it cannot be written down: {error}"
             self._tell(Verdict(LOCAL, 0, standing.sha, code, text))
         except (SettingsError, Rejected, Unfit) as error:
-            self._refuse(LOCAL, standing, error)
+            await self._refuse(LOCAL, standing, error)
 
     def _is_superseded(self, trial: Trial) -> bool:
         own = self.state.of(LOCAL)
@@ -258,7 +260,7 @@ class ConfirmedCommit(Generic[Wanted]):
             text = f"it cannot be written down, so it is not tried: {error}"
             self._tell(Verdict(stream, standing.seq, standing.sha, Code.STORAGE, text))
         except (SettingsError, Rejected, Unfit) as error:
-            self._refuse(stream, standing, error)
+            await self._refuse(stream, standing, error)
         return False
 
     def _terms_of_an_edit(self) -> Terms:
@@ -278,14 +280,12 @@ class ConfirmedCommit(Generic[Wanted]):
         """Validate, probe, write down, apply."""
         standing = self.state.of(stream)
         wanted = self.in_force.with_(stream, standing.sha)
-        if self._is_nothing_new(stream, wanted):
+        if await self._is_nothing_new(stream, wanted):
             return True
         await self._must_fit(stream, wanted)
         await self._plant.find_way()
-        if self.state.of(stream) != standing:
-            return True  # something newer came meanwhile
         trial = gates.begin(stream, standing, terms, wanted, self._plant)
-        self._ledger.save(self.state.but(trial=trial))
+        await self._ledger.save(self.state.but(trial=trial))
         self._before = self.running
         try:
             await self._apply(wanted)
@@ -293,13 +293,13 @@ class ConfirmedCommit(Generic[Wanted]):
             await self._roll_back(Code.APPLY, text_of(error))
         return True
 
-    def _is_nothing_new(self, stream: str, wanted: Wanted) -> bool:
+    async def _is_nothing_new(self, stream: str, wanted: Wanted) -> bool:
         """Tell whether nothing would change; then it is in force. Raises OSError."""
         if wanted.fingerprint != self.running.fingerprint:
             return False
         standing = self.state.of(stream)
         in_force = standing.with_active(standing.sha, standing.epoch, standing.seq)
-        self._ledger.save(self.state.with_stream(stream, in_force))
+        await self._ledger.save(self.state.with_stream(stream, in_force))
         self.in_force.replace(wanted)
         self._tell(Verdict(stream, standing.seq, standing.sha, Code.NOOP, "nothing changes; it is in force"))
         return True
@@ -312,10 +312,10 @@ class ConfirmedCommit(Generic[Wanted]):
             if stream != LOCAL or not self._may_restart:
                 raise
 
-    def _refuse(self, stream: str, standing: Standing, error: SettingsError | Rejected | Unfit) -> None:
+    async def _refuse(self, stream: str, standing: Standing, error: SettingsError | Rejected | Unfit) -> None:
         code, text = code_of(error), text_of(error)
-        if not code.waits and self.state.of(stream) == standing:
-            self._ledger.go_on(self.state.with_stream(stream, standing.ended(code, text)))
+        if not code.waits:
+            await self._ledger.go_on(self.state.with_stream(stream, standing.ended(code, text)))
         self._tell(Verdict(stream, standing.seq, standing.sha, code, text))
 
     # --- the trial and its end ---
@@ -332,14 +332,14 @@ class ConfirmedCommit(Generic[Wanted]):
             elif trial.by_server and not trial.confirmed:
                 code, text = Code.RB_NO_CONFIRM, "all was well, and no operator confirmed it"
             else:
-                code, text = self._commit(trial)
+                code, text = await self._commit(trial)
         if code and now - trial.started >= trial.window_s:
             await self._roll_back(code, text)
 
-    def _commit(self, trial: Trial) -> tuple[Code, str]:
+    async def _commit(self, trial: Trial) -> tuple[Code, str]:
         standing = self.state.of(trial.stream).with_active(trial.sha, trial.epoch, trial.seq)
         try:
-            self._ledger.save(self.state.with_stream(trial.stream, standing).but(trial=None))
+            await self._ledger.save(self.state.with_stream(trial.stream, standing).but(trial=None))
         except OSError as error:
             return Code.STORAGE, f"it proved itself, and that cannot be written down: {error}"
         self._before = None
@@ -348,10 +348,10 @@ class ConfirmedCommit(Generic[Wanted]):
 
     async def _roll_back(self, code: Code, text: str) -> None:
         before, self._before = self._before, None
-        self._end_trial(code, text)
+        await self._end_trial(code, text)
         await self._reapply(before)
 
-    def _end_trial(self, code: Code, text: str) -> None:
+    async def _end_trial(self, code: Code, text: str) -> None:
         """End the trial on the disk, with its fate, in one write; then nothing tries it again."""
         trial = self.state.trial
         assert trial is not None  # noqa: S101  # who calls has one
@@ -362,25 +362,25 @@ class ConfirmedCommit(Generic[Wanted]):
                 self._look_at[trial.stream] = self._plant.now() + trial.window_s
             else:
                 standing = standing.ended(code, text)
-        self._ledger.go_on(self.state.with_stream(trial.stream, standing).but(trial=None))
+        await self._ledger.go_on(self.state.with_stream(trial.stream, standing).but(trial=None))
         self._tell(Verdict(trial.stream, trial.seq, trial.sha, code, text))
 
-    def _count_start(self) -> None:
+    async def _count_start(self) -> None:
         trial = self.state.trial
         if trial is None:
             return
         same_boot = trial.boot == self._plant.boot
         if trial.attempts >= MOST_ATTEMPTS:
             code = Code.RB_CRASHLOOP if same_boot else Code.RB_POWER
-            self._end_trial(code, f"the gateway ended without order {trial.attempts} times while it was tried")
+            await self._end_trial(code, f"the gateway ended without order {trial.attempts} times while it was tried")
             return
         again = trial.but(attempts=trial.attempts + 1)
         if not same_boot:
             again = again.but(boot=self._plant.boot, started=self._plant.now())
         try:
-            self._ledger.save(self.state.but(trial=again))
+            await self._ledger.save(self.state.but(trial=again))
         except OSError as error:
-            self._end_trial(Code.STORAGE, f"its attempts cannot be counted, so it is not tried: {error}")
+            await self._end_trial(Code.STORAGE, f"its attempts cannot be counted, so it is not tried: {error}")
 
     async def _apply(self, wanted: Wanted) -> None:
         self._well_since = None

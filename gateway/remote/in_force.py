@@ -59,7 +59,7 @@ class InForce(Generic[Wanted]):
         self._own = own
         self.ledger.load()
 
-    def take_own(self, own: str, *, again: bool) -> Standing:
+    async def take_own(self, own: str, *, again: bool) -> Standing:
         """Keep the pole's own file as it is now, and tell how its stream stands by that.
 
         Args:
@@ -69,16 +69,16 @@ class InForce(Generic[Wanted]):
         Raises:
             OSError: it cannot be kept.
         """
-        sha, standing = self.folder.keep(own.encode()), self.state.of(LOCAL)
+        sha, standing = await self.ledger.keep(own.encode()), self.state.of(LOCAL)
         if self.folder.document(standing.active) is None:  # the first, or the one from before is damaged
-            active = self.folder.keep(self._own.encode())
+            active = await self.ledger.keep(self._own.encode())
             standing = Standing(sha=active, active=active)
         if sha == standing.active:
             standing = Standing(sha=sha, active=sha, waits=again)
         elif sha != standing.sha or (standing.fate and standing.fate < Code.APPLY):  # refused: it was never tried
             standing = standing.but(sha=sha, waits=True, fate=None, why="", tries=0)
         if standing != self.state.of(LOCAL):
-            self.ledger.save(self.state.with_stream(LOCAL, standing))
+            await self.ledger.save(self.state.with_stream(LOCAL, standing))
         return standing
 
     def is_as_composed(self) -> bool:
@@ -91,6 +91,7 @@ class InForce(Generic[Wanted]):
     async def apply(self, wanted: Wanted) -> None:
         """Run so. Raises Unfit."""
         self._running = wanted
+        self.is_applied = False  # until it is: who is cancelled in between leaves that to the next tick
         self.applied_at = self._plant.now()
         await self._plant.apply(wanted)
         self.applied_at = self._plant.now()  # what came while the old was being ended does not count

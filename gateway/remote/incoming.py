@@ -1,5 +1,7 @@
 """What operators send: documents, roots of trust and commands, believed or refused, and on the disk before they count.
 
+Each has the turn of the ledger from the look at what was before until it counts: what comes meanwhile comes after it.
+
 A document that comes before its time, or before the clock is set, is kept in RAM and looked at again.
 """
 
@@ -47,29 +49,37 @@ class Incoming(Generic[Wanted]):
         """Read whose signatures count."""
         self._trust.load(self._folder, self._ledger.state.root)
 
-    def hear(self, stream: str, raw: bytes) -> Code:
+    async def hear(self, stream: str, raw: bytes) -> Code:
         """Take a document that came; what is done with it, a trial does."""
+        async with self._ledger.turn:
+            return await self._hear(stream, raw)
+
+    async def hear_root(self, raw: bytes) -> Code:
+        """Take a root of trust that came. What waits was signed by the keys of before: it must come again."""
+        async with self._ledger.turn:
+            return await self._hear_root(raw)
+
+    async def _hear(self, stream: str, raw: bytes) -> Code:
         if stream not in self._in_force.running.streams:
             text = "a document of a stream that this pole does not take"
             return self._ledger.tell(Verdict("", 0, "", Code.STREAM, text))
         try:
             found = admission.admit(raw, stream, self._trust.root, self._ledger.state.of(stream), self._now())
             self._early.pop(stream, None)
-            return self._take(found)
+            return await self._take(found)
         except Rejected as error:
             if error.code in (Code.WAIT_TIME, Code.NOT_YET):
                 self._early[stream] = raw, self._plant.now() + LOOK_S
             return self._ledger.tell(Verdict(stream, 0, "", error.code, error.text))
 
-    def hear_root(self, raw: bytes) -> Code:
-        """Take a root of trust that came. What waits was signed by the keys of before: it must come again."""
+    async def _hear_root(self, raw: bytes) -> Code:
         state = self._ledger.state
         try:
             root, is_new_epoch = self._trust.follow(raw)
             floor = root.issued if is_new_epoch else max(state.floor, root.issued)
             streams = {name: each.but(waits=each.waits and name == LOCAL) for name, each in state.streams.items()}
-            self._folder.keep_root(root.version, raw)
-            self._ledger.save(state.but(root=max(state.root, root.version), floor=floor, streams=streams))
+            await self._ledger.keep_root(root.version, raw)
+            await self._ledger.save(state.but(root=max(state.root, root.version), floor=floor, streams=streams))
         except Rejected as error:
             return self._ledger.tell(Verdict(ROOT, 0, "", error.code, error.text))
         except OSError as error:
@@ -93,15 +103,15 @@ class Incoming(Generic[Wanted]):
             in_force=self._number_in_force,
         )
 
-    def look_at_early(self) -> None:
-        """Look again at what came early."""
+    async def look_at_early(self) -> None:
+        """Look again at what came early; who calls has the turn."""
         if self._plant.utc() is not None:
             for stream, (raw, at) in list(self._early.items()):
                 if self._plant.now() >= at:
                     del self._early[stream]
-                    self.hear(stream, raw)
+                    await self._hear(stream, raw)
 
-    def _take(self, found: Admitted) -> Code:
+    async def _take(self, found: Admitted) -> Code:
         """Bring a document to the disk, then its number; nothing acts on it before."""
         stream, state = found.document.stream, self._ledger.state
         standing = state.of(stream)
@@ -118,9 +128,9 @@ class Incoming(Generic[Wanted]):
             epoch=epoch, seq=seq, sha=found.sha, waits=True, fate=None, why="", tries=tries, active=active
         )
         try:
-            self._folder.keep(found.payload)
+            await self._ledger.keep(found.payload)
             floor = max(state.floor, found.document.issued)
-            self._ledger.save(state.with_stream(stream, new).but(floor=floor))
+            await self._ledger.save(state.with_stream(stream, new).but(floor=floor))
         except OSError as error:
             text = f"it cannot be written down: {error}"
             return self._ledger.tell(replace(verdict, code=Code.STORAGE, text=text))

@@ -111,11 +111,11 @@ class Remote(Generic[Wanted]):
             return
         if kind.startswith("root/"):
             before = self._commit.state.root
-            self._incoming.hear_root(received.payload)
+            await self._incoming.hear_root(received.payload)
             if self._commit.state.root != before:
                 self.renew()  # what is retained is to be heard with the new keys, and the next root after this one
         elif received.payload and (stream := self._streams().get(received.topic)):  # empty: it was cleared, and stays
-            self._incoming.hear(stream, received.payload)
+            await self._incoming.hear(stream, received.payload)
 
     def _topics(self) -> list[str]:
         return [f"{self._topic}/command/config", f"{FLEET_TOPIC}/root/+", *self._streams()]

@@ -1,6 +1,5 @@
 """A life of several documents, and what must hold after a cut at any point of it."""
 
-import asyncio
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from gateway.remote.incoming import Incoming
 from gateway.remote.plant import Way
 from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Code, Verdict
+from hil.vclock import run
 from tests.remote.disk_model import Disk, Image, images, lay
 from tests.remote.operator import NOW, POLE, document, root
 
@@ -141,9 +141,9 @@ class Life:
         """Note it."""
         self.told.append((len(self.disk.ops), verdict))
 
-    def hear(self, raw: bytes, stream: str = MINE) -> None:
+    async def hear(self, raw: bytes, stream: str = MINE) -> None:
         """Hear a document, and note whether it was believed."""
-        if self.incoming.hear(stream, raw) in (Code.OK, Code.BUSY):
+        if await self.incoming.hear(stream, raw) in (Code.OK, Code.BUSY):
             self.accepted.append((len(self.disk.ops), raw, stream))
 
     async def run(self, seconds: int) -> None:
@@ -156,31 +156,31 @@ class Life:
         """Live: documents good and bad, one during the trial of another, a root, an edit, a stop in order."""
         await self.start(OWN)
         await self.run(2)
-        self.hear(FIRST)
+        await self.hear(FIRST)
         await self.run(8)
-        self.hear(FLEET, "fleet")
+        await self.hear(FLEET, "fleet")
         await self.run(8)
-        self.hear(SECOND)
+        await self.hear(SECOND)
         await self.run(4)
-        self.hear(THIRD)
-        self.commit.stop()
+        await self.hear(THIRD)
+        await self.commit.stop()
         await self.run(20)
-        self.incoming.hear_root(ROOTED)
+        await self.incoming.hear_root(ROOTED)
         await self.commit.edited(EDITED)
         await self.run(70)
-        self.hear(FOURTH)
+        await self.hear(FOURTH)
         await self.run(8)
 
     async def comes_up(self) -> None:
         """Start after a cut, and hear what is retained at the broker until all is done."""
         await self.start(EDITED)
         await self.run(2)
-        self.incoming.hear_root(ROOTED)
-        self.hear(SECOND)
+        await self.incoming.hear_root(ROOTED)
+        await self.hear(SECOND)
         for _ in range(2):
             await self.run(20)
-            self.hear(FLEET, "fleet")
-            self.hear(FOURTH)
+            await self.hear(FLEET, "fleet")
+            await self.hear(FOURTH)
             await self.run(90)
 
 
@@ -193,7 +193,7 @@ def lived(folder: Path, image: Image | None = None, boot: str = "first") -> Life
     lay(image or {}, folder / "config")
     life = Life(folder, disk, boot)
     with disk.noting(), mock.patch("structlog.get_logger"):
-        asyncio.run(life.whole() if image is None else life.comes_up())
+        run(life.whole() if image is None else life.comes_up())  # what is for a thread on the spot
     return life
 
 

@@ -202,9 +202,9 @@ class Pole:
             self.plant.live()
             await self.commit.tick()
 
-    def hear(self, raw: bytes, stream: str = MINE) -> Code:
+    async def hear(self, raw: bytes, stream: str = MINE) -> Code:
         """Have the broker send a document."""
-        return self.incoming.hear(stream, raw)
+        return await self.incoming.hear(stream, raw)
 
     @property
     def codes(self) -> list[Code]:

@@ -28,9 +28,9 @@ def pole(tmp_path: Path) -> Path:
 
     async def scene() -> None:
         living = await Pole(tmp_path, own).started()
-        living.hear(document(GOOD + METER + '[uplink]\nbackfill = "20%"\n', trial=TERMS))
+        await living.hear(document(GOOD + METER + '[uplink]\nbackfill = "20%"\n', trial=TERMS))
         await living.run(60)
-        living.hear(document(BAD_BROKER, stream="fleet", seq=3, trial=TERMS), "fleet")
+        await living.hear(document(BAD_BROKER, stream="fleet", seq=3, trial=TERMS), "fleet")
         await living.run(100)
 
     play(scene())

@@ -45,7 +45,7 @@ def test_what_is_not_believed_is_told_and_leaves_nothing(tmp_path: Path, raw: by
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
         before = {path.name: path.read_bytes() for path in (tmp_path / "config").iterdir()}
-        assert pole.hear(raw, stream) is code
+        assert await pole.hear(raw, stream) is code
         await pole.run(100)
         assert pole.codes == [code]
         assert len(pole.plant.applied) == 1
@@ -57,13 +57,13 @@ def test_what_is_not_believed_is_told_and_leaves_nothing(tmp_path: Path, raw: by
 def test_a_good_document_comes_into_force_and_stays(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        assert pole.hear(good()) is Code.OK
+        assert await pole.hear(good()) is Code.OK
         await pole.run(30)
         assert pole.codes == [Code.OK, Code.COMMITTED]
         assert pole.priority == 7
         await pole.start()
         assert pole.priority == 7
-        assert pole.hear(good()) is Code.NOOP
+        assert await pole.hear(good()) is Code.NOOP
         await pole.run(30)
         assert len(pole.plant.applied) == 3  # the first start, the document, the second start
 
@@ -73,7 +73,7 @@ def test_a_good_document_comes_into_force_and_stays(tmp_path: Path) -> None:
 def test_enough_operators_together_move_the_fleet(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        assert pole.hear(good(stream="fleet", signers=["c3", "c1"]), "fleet") is Code.OK
+        assert await pole.hear(good(stream="fleet", signers=["c3", "c1"]), "fleet") is Code.OK
         await pole.run(30)
         assert pole.priority == 7
 
@@ -84,14 +84,14 @@ def test_enough_operators_together_move_the_fleet(tmp_path: Path) -> None:
 def test_an_older_one_and_another_of_the_same_number_are_refused(tmp_path: Path, *, restart: bool) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(seq=5))
+        await pole.hear(good(seq=5))
         await pole.run(30)
         if restart:
             await pole.reboot()
-        assert pole.hear(good(seq=4)) is Code.STALE
-        assert pole.hear(good(seq=5, settings=BETTER)) is Code.EQUIVOCATION
-        assert pole.hear(good(seq=5)) is Code.NOOP
-        assert pole.hear(good(seq=6, settings=BETTER)) is Code.OK
+        assert await pole.hear(good(seq=4)) is Code.STALE
+        assert await pole.hear(good(seq=5, settings=BETTER)) is Code.EQUIVOCATION
+        assert await pole.hear(good(seq=5)) is Code.NOOP
+        assert await pole.hear(good(seq=6, settings=BETTER)) is Code.OK
         await pole.run(30)
         assert pole.priority == 8
 
@@ -101,9 +101,9 @@ def test_an_older_one_and_another_of_the_same_number_are_refused(tmp_path: Path,
 def test_the_number_is_on_the_disk_before_anything_acts(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(seq=5))
+        await pole.hear(good(seq=5))
         await pole.reboot()  # before the first tick
-        assert pole.hear(good(seq=4)) is Code.STALE
+        assert await pole.hear(good(seq=4)) is Code.STALE
         await pole.run(30)
         assert pole.priority == 7
 
@@ -113,12 +113,12 @@ def test_the_number_is_on_the_disk_before_anything_acts(tmp_path: Path) -> None:
 def test_a_refused_number_is_burnt_and_the_next_one_works(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(settings="[pole]\nid = 'other'\n"))
+        await pole.hear(good(settings="[pole]\nid = 'other'\n"))
         await pole.run(1)
         assert pole.codes[-1] is Code.OWNERSHIP
-        assert pole.hear(good(settings="[pole]\nid = 'other'\n")) is Code.TOMBSTONED
-        assert pole.hear(good()) is Code.EQUIVOCATION
-        assert pole.hear(good(seq=2)) is Code.OK
+        assert await pole.hear(good(settings="[pole]\nid = 'other'\n")) is Code.TOMBSTONED
+        assert await pole.hear(good()) is Code.EQUIVOCATION
+        assert await pole.hear(good(seq=2)) is Code.OK
         await pole.run(30)
         assert pole.priority == 7
 
@@ -128,9 +128,9 @@ def test_a_refused_number_is_burnt_and_the_next_one_works(tmp_path: Path) -> Non
 def test_who_signed_more_makes_no_other_document_of_it(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(signers=["c1"]))
+        await pole.hear(good(signers=["c1"]))
         await pole.run(30)
-        assert pole.hear(good(signers=["c3", "x", "c2"])) is Code.NOOP
+        assert await pole.hear(good(signers=["c3", "x", "c2"])) is Code.NOOP
 
     play(scene())
 
@@ -141,16 +141,16 @@ def test_who_signed_more_makes_no_other_document_of_it(tmp_path: Path) -> None:
 def test_a_stolen_key_that_used_up_the_numbers_is_overcome_by_a_new_epoch(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(seq=HUGE, settings=BETTER))
+        await pole.hear(good(seq=HUGE, settings=BETTER))
         await pole.run(30)
         assert pole.priority == 8
         roles = {**ROLES, "pole": {"keys": ["c2", "c3"], "threshold": 1}}
-        assert pole.incoming.hear_root(root(version=2, epoch=2, issued=NOW, roles=roles)) is Code.COMMITTED
+        assert await pole.incoming.hear_root(root(version=2, epoch=2, issued=NOW, roles=roles)) is Code.COMMITTED
         await pole.start()
         assert pole.priority == 8  # what is in force stays until something else comes
-        assert pole.hear(good(seq=HUGE, settings=BETTER, signers=["c2"])) is Code.EPOCH
-        assert pole.hear(good(epoch=2, signers=["c1"])) is Code.SIG
-        assert pole.hear(good(epoch=2, signers=["c2"])) is Code.OK
+        assert await pole.hear(good(seq=HUGE, settings=BETTER, signers=["c2"])) is Code.EPOCH
+        assert await pole.hear(good(epoch=2, signers=["c1"])) is Code.SIG
+        assert await pole.hear(good(epoch=2, signers=["c2"])) is Code.OK
         await pole.run(30)
         assert pole.priority == 7
 
@@ -162,14 +162,14 @@ def test_a_stolen_key_cannot_move_time_and_a_new_epoch_sets_it_right(tmp_path: P
         pole = await Pole(tmp_path).started()
         far = NOW + 1000 * WEEK
         lie = good(issued=far, not_before=0, expires=far + WEEK)
-        assert pole.hear(lie) is Code.NOT_YET
+        assert await pole.hear(lie) is Code.NOT_YET
         pole.plant.clock = far - 1000.0  # a false clock helps the lie
         await pole.run(60)
         assert pole.commit.state.floor == far
         pole.plant.clock = NOW - 1000.0
-        assert pole.hear(good(seq=2)) is Code.EXPIRED
-        assert pole.incoming.hear_root(root(version=2, epoch=2, issued=NOW)) is Code.COMMITTED
-        assert pole.hear(good(epoch=2)) is Code.OK
+        assert await pole.hear(good(seq=2)) is Code.EXPIRED
+        assert await pole.incoming.hear_root(root(version=2, epoch=2, issued=NOW)) is Code.COMMITTED
+        assert await pole.hear(good(epoch=2)) is Code.OK
 
     play(scene())
 
@@ -177,9 +177,9 @@ def test_a_stolen_key_cannot_move_time_and_a_new_epoch_sets_it_right(tmp_path: P
 def test_roots_that_do_not_follow_are_refused(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        assert pole.incoming.hear_root(root(["r1"], version=2)) is Code.THRESHOLD
-        assert pole.incoming.hear_root(root(version=3)) is Code.STALE
-        assert pole.incoming.hear_root(b"[") is Code.PARSE
+        assert await pole.incoming.hear_root(root(["r1"], version=2)) is Code.THRESHOLD
+        assert await pole.incoming.hear_root(root(version=3)) is Code.STALE
+        assert await pole.incoming.hear_root(b"[") is Code.PARSE
         assert pole.commit.state.root == 0
         assert not list((tmp_path / "config").glob("root-*"))
 
@@ -189,13 +189,13 @@ def test_roots_that_do_not_follow_are_refused(tmp_path: Path) -> None:
 def test_what_waits_was_signed_by_the_keys_of_before(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(settings=BETTER, signers=["c1"]))
+        await pole.hear(good(settings=BETTER, signers=["c1"]))
         roles = {**ROLES, "pole": {"keys": ["c2"], "threshold": 1}}
-        assert pole.incoming.hear_root(root(version=2, roles=roles)) is Code.COMMITTED
+        assert await pole.incoming.hear_root(root(version=2, roles=roles)) is Code.COMMITTED
         await pole.run(30)
         assert pole.priority == 5
-        assert pole.hear(good(settings=BETTER, signers=["c1"])) is Code.SIG
-        assert pole.hear(good(settings=BETTER, signers=["c2"])) is Code.OK
+        assert await pole.hear(good(settings=BETTER, signers=["c1"])) is Code.SIG
+        assert await pole.hear(good(settings=BETTER, signers=["c2"])) is Code.OK
         await pole.run(30)
         assert pole.priority == 8
 
@@ -207,12 +207,12 @@ def test_a_root_that_is_damaged_on_the_disk_is_not_gone_back_behind(tmp_path: Pa
         pole = await Pole(tmp_path).started()
         roles = {**ROLES, "pole": {"keys": ["c2"], "threshold": 1}}
         second = root(version=2, roles=roles)
-        pole.incoming.hear_root(second)
+        await pole.incoming.hear_root(second)
         (tmp_path / "config" / "root-000002").write_bytes(b"rot")
         await pole.start()
-        assert pole.hear(good(signers=["c1"])) is Code.SIG
-        assert pole.incoming.hear_root(second) is Code.COMMITTED
-        assert pole.hear(good(signers=["c2"])) is Code.OK
+        assert await pole.hear(good(signers=["c1"])) is Code.SIG
+        assert await pole.incoming.hear_root(second) is Code.COMMITTED
+        assert await pole.hear(good(signers=["c2"])) is Code.OK
 
     play(scene())
 
@@ -220,12 +220,12 @@ def test_a_root_that_is_damaged_on_the_disk_is_not_gone_back_behind(tmp_path: Pa
 def test_a_root_that_was_cut_off_on_its_way_in_must_come_again(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(settings=BETTER, signers=["c1"]))
+        await pole.hear(good(settings=BETTER, signers=["c1"]))
         second = root(version=2, roles={**ROLES, "pole": {"keys": ["c2"], "threshold": 1}})
         (tmp_path / "config" / "root-000002").write_bytes(second)
         await pole.start()
-        assert pole.hear(good(settings=BETTER, signers=["c1"])) is Code.OK
-        assert pole.incoming.hear_root(second) is Code.COMMITTED
+        assert await pole.hear(good(settings=BETTER, signers=["c1"])) is Code.OK
+        assert await pole.incoming.hear_root(second) is Code.COMMITTED
         await pole.run(30)
         assert pole.priority == 5  # what waited came before the new keys
 
@@ -241,8 +241,8 @@ def test_without_a_root_nothing_is_believed_and_the_pole_runs(tmp_path: Path, co
         if content is not None:
             first.write_bytes(content)
         await pole.started()
-        assert pole.hear(good()) is Code.SIG
-        assert pole.incoming.hear_root(root(version=2)) is Code.SIG
+        assert await pole.hear(good()) is Code.SIG
+        assert await pole.incoming.hear_root(root(version=2)) is Code.SIG
         assert pole.priority == 5
 
     play(scene())
@@ -254,13 +254,13 @@ def test_without_a_root_nothing_is_believed_and_the_pole_runs(tmp_path: Path, co
 def test_a_clock_at_1970_revives_nothing(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(seq=2, issued=NOW + 3, not_before=NOW))
+        await pole.hear(good(seq=2, issued=NOW + 3, not_before=NOW))
         await pole.run(30)
         assert pole.commit.state.floor == NOW + 3
         pole.plant.clock = 0.0
-        assert pole.hear(good(seq=3, issued=NOW, expires=NOW + 3)) is Code.EXPIRED
+        assert await pole.hear(good(seq=3, issued=NOW, expires=NOW + 3)) is Code.EXPIRED
         pole.plant.clock = None
-        assert pole.hear(good(seq=3, issued=NOW, expires=NOW + 3)) is Code.EXPIRED
+        assert await pole.hear(good(seq=3, issued=NOW, expires=NOW + 3)) is Code.EXPIRED
 
     play(scene())
 
@@ -270,7 +270,7 @@ def test_the_root_says_what_time_it_is_at_least(tmp_path: Path) -> None:
         pole = await Pole(tmp_path).started()
         pole.plant.clock = 0.0
         old = NOW - 2 * WEEK
-        assert pole.hear(good(issued=old, not_before=old, expires=old + WEEK)) is Code.EXPIRED
+        assert await pole.hear(good(issued=old, not_before=old, expires=old + WEEK)) is Code.EXPIRED
 
     play(scene())
 
@@ -279,7 +279,7 @@ def test_while_the_clock_is_not_set_it_waits_and_needs_not_come_again(tmp_path: 
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
         pole.plant.clock = None
-        assert pole.hear(good()) is Code.WAIT_TIME
+        assert await pole.hear(good()) is Code.WAIT_TIME
         await pole.run(60)
         assert pole.codes == [Code.WAIT_TIME]
         assert pole.commit.state.of(MINE).seq == 0
@@ -294,8 +294,8 @@ def test_garbage_does_not_push_aside_what_waits_for_the_clock(tmp_path: Path) ->
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
         pole.plant.clock = None
-        pole.hear(good())
-        assert pole.hear(b"") is Code.PARSE
+        await pole.hear(good())
+        assert await pole.hear(b"") is Code.PARSE
         pole.plant.clock = NOW - 1000.0
         await pole.run(60)
         assert pole.priority == 7
@@ -306,7 +306,7 @@ def test_garbage_does_not_push_aside_what_waits_for_the_clock(tmp_path: Path) ->
 def test_what_comes_before_its_time_waits_for_it(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        assert pole.hear(good(not_before=NOW + 100)) is Code.NOT_YET
+        assert await pole.hear(good(not_before=NOW + 100)) is Code.NOT_YET
         await pole.run(80)
         assert pole.codes == [Code.NOT_YET]
         await pole.run(60)
@@ -319,12 +319,12 @@ def test_a_clock_in_the_future_refuses_and_leaves_no_trace(tmp_path: Path) -> No
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
         pole.plant.clock = NOW + 500 * WEEK
-        assert pole.hear(good()) is Code.EXPIRED
-        pole.hear(good(seq=2, expires=NOW + 501 * WEEK))  # in time by that clock
+        assert await pole.hear(good()) is Code.EXPIRED
+        await pole.hear(good(seq=2, expires=NOW + 501 * WEEK))  # in time by that clock
         await pole.run(30)
         assert pole.commit.state.floor == NOW
         pole.plant.clock = NOW - 1000.0
-        assert pole.hear(good(seq=3, settings=BETTER)) is Code.OK
+        assert await pole.hear(good(seq=3, settings=BETTER)) is Code.OK
         await pole.run(30)
         assert pole.priority == 8
 
@@ -334,13 +334,13 @@ def test_a_clock_in_the_future_refuses_and_leaves_no_trace(tmp_path: Path) -> No
 def test_what_is_in_force_outlives_its_expiry(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good())
+        await pole.hear(good())
         await pole.run(30)
         pole.plant.clock = NOW + 10.0 * WEEK
         await pole.reboot()
         await pole.run(30)
         assert pole.priority == 7
-        assert pole.hear(good()) in (Code.NOOP, Code.EXPIRED)
+        assert await pole.hear(good()) in (Code.NOOP, Code.EXPIRED)
         await pole.run(30)
         assert pole.priority == 7
 
@@ -353,18 +353,18 @@ def test_what_is_in_force_outlives_its_expiry(tmp_path: Path) -> None:
 def test_a_flood_costs_no_write_and_is_told_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(good(seq=5))
+        await pole.hear(good(seq=5))
         await pole.run(30)
         pole.plant.told.clear()
         monkeypatch.setattr("gateway.remote.config_folder.os.open", lambda *_: pytest.fail("it wrote"))
         hostile = [good(seq=4), b"[" * 1000, good(seq=5), good(signers=["x"], seq=9), good(seq=5, settings=BETTER)]
         for n in range(1000):
-            pole.hear(hostile[n % 5])
-            pole.hear(hostile[n % 5], f"group/{n}")
+            await pole.hear(hostile[n % 5])
+            await pole.hear(hostile[n % 5], f"group/{n}")
         assert len(pole.plant.told) < 20
         told = len(pole.plant.told)
         pole.plant.time += 61
-        pole.hear(hostile[0])
+        await pole.hear(hostile[0])
         assert len(pole.plant.told) == told + 1
 
     play(scene())

@@ -86,7 +86,7 @@ def test_an_edit_without_a_broker_before_stands_where_the_sensors_are_well(tmp_p
 def test_an_edit_during_a_trial_waits_for_its_end(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(document(BAD_BROKER, trial=TERMS))
+        await pole.hear(document(BAD_BROKER, trial=TERMS))
         await pole.run(5)
         pole.own = LOCAL + GOOD
         await pole.commit.edited(pole.own)
@@ -229,9 +229,9 @@ def test_a_document_at_a_broker_that_gives_nothing_back_needs_its_acknowledgemen
         pole.plant.deaf = True
         await pole.started()
         await pole.run(60)
-        pole.hear(document(GOOD, trial=TERMS))
+        await pole.hear(document(GOOD, trial=TERMS))
         await pole.run(30)
-        pole.hear(document(BAD_BROKER, seq=2, trial=TERMS))
+        await pole.hear(document(BAD_BROKER, seq=2, trial=TERMS))
         await pole.run(80)
         assert pole.codes == [Code.OK, Code.COMMITTED, Code.OK, Code.RB_UPSTREAM]
 
@@ -394,7 +394,7 @@ def test_a_document_that_needs_a_restart_is_refused_whenever_it_comes(tmp_path: 
                 raise NeedsRestart("it needs one")
 
         pole.plant.on_probe = refuse
-        pole.hear(document(GOOD, trial=TERMS))
+        await pole.hear(document(GOOD, trial=TERMS))
         await pole.run(5)
         assert (pole.codes, pole.commit.state.of(MINE).fate) == ([Code.OK, Code.PROBE], Code.PROBE)
 
@@ -466,7 +466,7 @@ def test_where_nothing_can_be_written_down_the_pole_runs_and_an_edit_is_refused(
 def test_a_folder_of_today_is_read_by_the_polegate_of_before(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(document(GOOD, trial=TERMS))
+        await pole.hear(document(GOOD, trial=TERMS))
         await pole.run(3)
         assert pole.commit.state.trial
         left = ConfigFolder(tmp_path / "config")

@@ -26,12 +26,12 @@ def test_what_cannot_be_written_down_is_not_believed_and_works_later(tmp_path: P
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
         disk.error = error
-        assert pole.hear(wanted()) is Code.STORAGE
+        assert await pole.hear(wanted()) is Code.STORAGE
         await pole.run(30)
         assert pole.priority == 5
         assert pole.commit.state.of(MINE).seq == 0
         disk.error = 0
-        assert pole.hear(wanted()) is Code.OK
+        assert await pole.hear(wanted()) is Code.OK
         await pole.run(30)
         assert pole.priority == 7
 
@@ -41,7 +41,7 @@ def test_what_cannot_be_written_down_is_not_believed_and_works_later(tmp_path: P
 def test_a_trial_that_cannot_be_written_down_does_not_begin(tmp_path: Path, disk: Disk) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         disk.error = errno.ENOSPC
         await pole.run(60)
         assert len(pole.plant.applied) == 1
@@ -56,7 +56,7 @@ def test_a_trial_that_cannot_be_written_down_does_not_begin(tmp_path: Path, disk
 def test_what_proved_itself_and_cannot_be_written_down_goes(tmp_path: Path, disk: Disk) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(5)
         disk.error = errno.EROFS
         await pole.run(70)
@@ -74,7 +74,7 @@ def test_what_proved_itself_and_cannot_be_written_down_goes(tmp_path: Path, disk
 def test_a_trial_that_proves_itself_when_the_disk_is_back_stays(tmp_path: Path, disk: Disk) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(5)
         disk.error = errno.ENOSPC
         await pole.run(30)
@@ -88,7 +88,7 @@ def test_a_trial_that_proves_itself_when_the_disk_is_back_stays(tmp_path: Path, 
 def test_a_way_back_is_gone_though_it_cannot_be_written_down_and_is_written_later(tmp_path: Path, disk: Disk) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER))
+        await pole.hear(wanted(BAD_BROKER))
         await pole.run(5)
         disk.error = errno.EROFS
         await pole.run(80)
@@ -96,7 +96,7 @@ def test_a_way_back_is_gone_though_it_cannot_be_written_down_and_is_written_late
         disk.error = 0
         await pole.run(2)
         await pole.start()
-        assert pole.hear(wanted(BAD_BROKER)) is Code.TOMBSTONED
+        assert await pole.hear(wanted(BAD_BROKER)) is Code.TOMBSTONED
         assert "nobody" not in pole.broker
 
     play(scene())
@@ -109,7 +109,7 @@ def test_a_pole_starts_on_a_disk_that_takes_nothing(tmp_path: Path, disk: Disk) 
         await pole.run(100)
         assert len(pole.plant.applied) == 1
         assert pole.codes == [Code.STORAGE]
-        assert pole.hear(wanted()) is Code.STORAGE
+        assert await pole.hear(wanted()) is Code.STORAGE
 
     play(scene())
 
@@ -119,9 +119,9 @@ def test_a_pole_starts_on_a_disk_that_takes_nothing(tmp_path: Path, disk: Disk) 
 def test_a_slot_that_rots_costs_a_generation_at_most(tmp_path: Path, slot: str, at: int) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(30)
-        pole.hear(wanted(BETTER, seq=2))
+        await pole.hear(wanted(BETTER, seq=2))
         await pole.run(30)
         path = tmp_path / "config" / slot
         rotten = bytearray(path.read_bytes())
@@ -129,7 +129,7 @@ def test_a_slot_that_rots_costs_a_generation_at_most(tmp_path: Path, slot: str, 
         path.write_bytes(rotten)
         await pole.start()
         assert pole.priority == 8
-        assert pole.hear(wanted()) is Code.STALE
+        assert await pole.hear(wanted()) is Code.STALE
         await pole.run(100)
         assert pole.priority == 8
         await pole.start()
@@ -141,14 +141,14 @@ def test_a_slot_that_rots_costs_a_generation_at_most(tmp_path: Path, slot: str, 
 def test_a_document_that_rots_is_left_out_told_and_comes_again(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(30)
         active = pole.commit.state.of(MINE).active
         (tmp_path / "config" / f"obj-{active}").write_bytes(b"rot")
         await pole.start()
         assert pole.priority == 5
         assert pole.codes[-1] is Code.STORAGE
-        assert pole.hear(wanted()) is Code.OK
+        assert await pole.hear(wanted()) is Code.OK
         await pole.run(30)
         assert pole.priority == 7
         await pole.start()
@@ -160,12 +160,12 @@ def test_a_document_that_rots_is_left_out_told_and_comes_again(tmp_path: Path) -
 def test_a_document_that_rots_while_it_waits_comes_again(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         waiting = tmp_path / "config" / f"obj-{pole.commit.state.of(MINE).sha}"
         waiting.unlink()
         await pole.run(30)
         assert pole.priority == 5
-        assert pole.hear(wanted()) is Code.OK
+        assert await pole.hear(wanted()) is Code.OK
         await pole.run(30)
         assert pole.priority == 7
 
@@ -193,7 +193,7 @@ def test_what_is_not_needed_any_more_is_removed(tmp_path: Path) -> None:
         (folder / "overrides.new").write_bytes(b"another program is at it")
         (folder / "state.a.new").write_bytes(b"left by a cut")
         for seq in range(1, 12):
-            pole.hear(wanted(f"[dataset.air]\npriority = {seq % 9}\n", seq=seq))
+            await pole.hear(wanted(f"[dataset.air]\npriority = {seq % 9}\n", seq=seq))
             await pole.run(30)
         names = sorted(path.name for path in folder.iterdir())
         assert len([name for name in names if name.startswith("obj-")]) <= 3

@@ -52,7 +52,7 @@ def test_what_does_not_prove_itself_is_taken_back_and_never_tried_again(
 ) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(settings))
+        await pole.hear(wanted(settings))
         await pole.run(60)
         assert pole.codes == [Code.OK]
         await pole.run(10)
@@ -60,12 +60,12 @@ def test_what_does_not_prove_itself_is_taken_back_and_never_tried_again(
         assert text in pole.plant.told[-1].text
         assert (pole.broker, len(pole.plant.applied)) == (FIRST_BROKER, 3)
         for n in range(10):
-            assert pole.hear(wanted(settings)) is Code.TOMBSTONED
+            assert await pole.hear(wanted(settings)) is Code.TOMBSTONED
             await pole.reboot(f"boot {n}")
             await pole.run(30)
         assert pole.broker == FIRST_BROKER
         assert not any("nobody" in str(each.settings.root.uplink.url) for each in pole.plant.applied[2:])
-        assert pole.hear(wanted(GOOD, seq=2)) is Code.OK
+        assert await pole.hear(wanted(GOOD, seq=2)) is Code.OK
         await pole.run(30)
         assert pole.priority == 7
 
@@ -75,9 +75,9 @@ def test_what_does_not_prove_itself_is_taken_back_and_never_tried_again(
 def test_the_same_settings_under_a_new_number_are_tried_again(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER))
+        await pole.hear(wanted(BAD_BROKER))
         await pole.run(70)
-        assert pole.hear(wanted(BAD_BROKER, seq=2)) is Code.OK
+        assert await pole.hear(wanted(BAD_BROKER, seq=2)) is Code.OK
         await pole.run(5)
         assert pole.commit.state.trial
 
@@ -87,15 +87,15 @@ def test_the_same_settings_under_a_new_number_are_tried_again(tmp_path: Path) ->
 def test_what_cannot_run_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(UNFIT))
+        await pole.hear(wanted(UNFIT))
         await pole.run(5)
         assert pole.codes == [Code.OK, Code.PROBE]
-        pole.hear(wanted('[[device]]\nid = "meter"\nevery = 0\n', seq=2))
+        await pole.hear(wanted('[[device]]\nid = "meter"\nevery = 0\n', seq=2))
         await pole.run(5)
         assert pole.codes[2:] == [Code.OK, Code.SEMANTIC]
         assert f'{MINE} seq 2:3: [[device]] "meter": "every" must be more than 0, not 0' in pole.plant.told[-1].text
         assert len(pole.plant.applied) == 1
-        assert pole.hear(wanted(UNFIT)) is Code.STALE
+        assert await pole.hear(wanted(UNFIT)) is Code.STALE
 
     play(scene())
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_applied_is_taken_back_at_once(tmp_path: Path) -> None:
                 raise Unfit("the port is taken")
 
         pole.plant.on_apply = refuse
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(1)
         assert pole.codes == [Code.OK, Code.APPLY]
         assert pole.priority == 5
@@ -120,7 +120,7 @@ def test_what_cannot_be_applied_is_taken_back_at_once(tmp_path: Path) -> None:
 def test_a_way_back_that_fails_is_tried_until_it_works(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER))
+        await pole.hear(wanted(BAD_BROKER))
         await pole.run(5)
 
         def refuse(_: Configuration) -> None:
@@ -132,7 +132,7 @@ def test_a_way_back_that_fails_is_tried_until_it_works(tmp_path: Path) -> None:
         pole.plant.on_apply = lambda _: None
         await pole.run(2)
         assert pole.broker == FIRST_BROKER
-        pole.hear(wanted(GOOD, seq=2))
+        await pole.hear(wanted(GOOD, seq=2))
         await pole.run(30)
         assert pole.priority == 7
 
@@ -142,7 +142,7 @@ def test_a_way_back_that_fails_is_tried_until_it_works(tmp_path: Path) -> None:
 def test_a_link_that_flaps_never_holds(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(trial={"window_s": 300, "hold_s": 60}))
+        await pole.hear(wanted(trial={"window_s": 300, "hold_s": 60}))
         for _ in range(6):
             await pole.run(50)
             pole.plant.cut = True
@@ -156,7 +156,7 @@ def test_a_link_that_flaps_never_holds(tmp_path: Path) -> None:
 def test_a_link_that_is_anew_between_two_looks_begins_its_hold_anew(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(trial={"window_s": 300, "hold_s": 60}))
+        await pole.hear(wanted(trial={"window_s": 300, "hold_s": 60}))
         for _ in range(320):
             await pole.run(1)
             if pole.plant.time % 50 == 0:
@@ -170,7 +170,7 @@ def test_what_was_proven_before_it_was_applied_proves_nothing(tmp_path: Path) ->
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
         before = pole.plant.link_since
-        pole.hear(wanted())
+        await pole.hear(wanted())
         for _ in range(70):
             await pole.run(1)
             pole.plant.link_since = before  # nothing was read back since
@@ -184,7 +184,7 @@ def test_what_was_dead_before_is_not_held_against_it(tmp_path: Path) -> None:
         pole = Pole(tmp_path)
         pole.plant.silent = {"meter"}
         await pole.started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(50)
         assert pole.commit.state.trial is None  # it is not known yet that it is dead
         await pole.run(50)
@@ -196,9 +196,9 @@ def test_what_was_dead_before_is_not_held_against_it(tmp_path: Path) -> None:
 def test_a_device_that_is_taken_out_is_not_waited_for_and_a_slow_one_has_its_time(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted('[[device]]\nid = "new"\ndriver = "ruuvi"\naddress = "CB:B8:33:4C:88:4E"\n'))
+        await pole.hear(wanted('[[device]]\nid = "new"\ndriver = "ruuvi"\naddress = "CB:B8:33:4C:88:4E"\n'))
         await pole.run(30)
-        pole.hear(wanted(GOOD + '[[device]]\nid = "meter"\nevery = 100\n', seq=2))
+        await pole.hear(wanted(GOOD + '[[device]]\nid = "meter"\nevery = 100\n', seq=2))
         await pole.run(1)
         assert pole.commit.state.trial
         assert pole.commit.state.trial.sensors == ["meter", "tag"]
@@ -214,7 +214,7 @@ def test_with_the_broker_away_before_and_after_nothing_is_proved_and_it_is_tried
         pole = await Pole(tmp_path).started()
         pole.plant.cut = True
         await pole.run(5)
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(600)
         assert pole.codes == [Code.OK, Code.RB_INCONCLUSIVE]
         assert pole.commit.state.of(MINE).fate is Code.RB_INCONCLUSIVE
@@ -229,7 +229,7 @@ def test_with_the_broker_away_it_is_tried_again_and_then_works(tmp_path: Path) -
         pole = await Pole(tmp_path).started()
         pole.plant.cut = True
         await pole.run(5)
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(130)
         assert pole.codes == [Code.OK, Code.RB_INCONCLUSIVE]
         assert pole.priority == 5
@@ -262,7 +262,7 @@ def test_an_override_that_is_looked_at_while_the_file_is_impossible_is_told(tmp_
 def test_a_second_power_cut_in_the_trial_ends_it(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(trial=SERVER))
+        await pole.hear(wanted(trial=SERVER))
         await pole.run(5)
         await pole.reboot("second")
         assert pole.priority == 7
@@ -271,7 +271,7 @@ def test_a_second_power_cut_in_the_trial_ends_it(tmp_path: Path) -> None:
         await pole.reboot("third")
         assert pole.priority == 5
         assert pole.codes == [Code.OK, Code.RB_POWER]
-        assert pole.hear(wanted(trial=SERVER)) is Code.TOMBSTONED
+        assert await pole.hear(wanted(trial=SERVER)) is Code.TOMBSTONED
 
     play(scene())
 
@@ -279,7 +279,7 @@ def test_a_second_power_cut_in_the_trial_ends_it(tmp_path: Path) -> None:
 def test_a_crash_loop_ends_the_trial(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER))
+        await pole.hear(wanted(BAD_BROKER))
         await pole.run(5)
         await pole.start()
         await pole.start()
@@ -292,7 +292,7 @@ def test_a_crash_loop_ends_the_trial(tmp_path: Path) -> None:
 def test_a_restart_keeps_the_deadline(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER))
+        await pole.hear(wanted(BAD_BROKER))
         await pole.run(40)
         await pole.start()
         await pole.run(15)
@@ -306,10 +306,10 @@ def test_a_restart_keeps_the_deadline(tmp_path: Path) -> None:
 def test_restarts_in_order_are_not_held_against_it(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         for _ in range(6):
             await pole.run(5)
-            pole.commit.stop()
+            await pole.commit.stop()
             await pole.start()
         await pole.run(30)
         assert pole.codes == [Code.OK, Code.COMMITTED]
@@ -323,9 +323,9 @@ def test_a_stop_in_order_in_every_state(tmp_path: Path) -> None:
         sent = wanted(), wanted(BAD_BROKER, seq=2), wanted(UNFIT, seq=3), wanted(BETTER, seq=4)
         await pole.started()
         for raw in sent:
-            pole.hear(raw)
+            await pole.hear(raw)
             for _ in range(5):
-                pole.commit.stop()
+                await pole.commit.stop()
                 await pole.start()
                 await pole.run(15)
         assert pole.priority == 8
@@ -338,7 +338,7 @@ def test_a_stop_in_order_in_every_state(tmp_path: Path) -> None:
 def test_only_the_clock_that_counts_is_asked_how_long_it_has_run(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER))
+        await pole.hear(wanted(BAD_BROKER))
         for jump in (3600, -7200, 3600):
             await pole.run(15)
             assert pole.plant.clock
@@ -357,10 +357,10 @@ def test_only_the_clock_that_counts_is_asked_how_long_it_has_run(tmp_path: Path)
 def test_a_second_document_waits_and_is_tried_after_the_first(tmp_path: Path, *, restart: bool) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER))
+        await pole.hear(wanted(BAD_BROKER))
         await pole.run(5)
-        assert pole.hear(wanted(BETTER, seq=2)) is Code.BUSY
-        assert pole.hear(wanted(BETTER, seq=2)) is Code.BUSY
+        assert await pole.hear(wanted(BETTER, seq=2)) is Code.BUSY
+        assert await pole.hear(wanted(BETTER, seq=2)) is Code.BUSY
         if restart:
             await pole.start()
             assert "nobody" in pole.broker  # the trial goes on with its own document
@@ -368,7 +368,7 @@ def test_a_second_document_waits_and_is_tried_after_the_first(tmp_path: Path, *,
         assert (pole.broker, pole.priority) == (FIRST_BROKER, 8)
         await pole.run(20)
         assert pole.codes == [Code.OK, Code.BUSY, Code.RB_UPSTREAM, Code.COMMITTED]
-        assert pole.hear(wanted(BAD_BROKER)) is Code.STALE
+        assert await pole.hear(wanted(BAD_BROKER)) is Code.STALE
 
     play(scene())
 
@@ -376,9 +376,9 @@ def test_a_second_document_waits_and_is_tried_after_the_first(tmp_path: Path, *,
 def test_a_newer_document_does_not_undo_a_trial_that_ends_well(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(5)
-        pole.hear(wanted(UNFIT, seq=2))
+        await pole.hear(wanted(UNFIT, seq=2))
         await pole.run(60)
         assert pole.codes == [Code.OK, Code.BUSY, Code.COMMITTED, Code.PROBE]
         assert pole.priority == 7
@@ -392,19 +392,23 @@ def test_newer_documents_come_while_one_is_probed(tmp_path: Path, first: str) ->
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
 
+        newer = [wanted(GOOD + f"# {seq}", seq=seq) for seq in range(2, 6)] + [wanted(BETTER, seq=6)]
+        coming: list[asyncio.Future[Code]] = []
+
         def come(_: Configuration) -> None:
             pole.plant.on_probe = lambda _: None
-            for seq in range(2, 6):
-                pole.hear(wanted(GOOD + f"# {seq}", seq=seq))
-            pole.hear(wanted(BETTER, seq=6))
+            coming.extend(asyncio.ensure_future(pole.hear(raw)) for raw in newer)
 
         pole.plant.on_probe = come
-        pole.hear(wanted(first))
+        await pole.hear(wanted(first))
+        await pole.run(1)
+        assert set(await asyncio.gather(*coming)) == {Code.BUSY if first == GOOD else Code.OK}
         await pole.run(60)
         assert (pole.priority, pole.commit.state.of(MINE).seq) == (8, 6)
-        assert [verdict.seq for verdict in pole.plant.told if verdict.code is Code.COMMITTED] == [6]
+        in_force = [verdict.seq for verdict in pole.plant.told if verdict.code is Code.COMMITTED]
+        assert in_force == ([1, 6] if first == GOOD else [6])
         assert Code.STORAGE not in pole.codes
-        assert pole.hear(wanted(GOOD, seq=5)) is Code.STALE
+        assert await pole.hear(wanted(GOOD, seq=5)) is Code.STALE
 
     play(scene())
 
@@ -423,7 +427,7 @@ def test_one_change_at_a_time_though_applying_takes_a_while(tmp_path: Path) -> N
             applying.append("end")
 
         pole.plant.apply = slowly  # type: ignore[method-assign]
-        pole.hear(wanted())
+        await pole.hear(wanted())
         begun = asyncio.ensure_future(pole.run(2))
         await asyncio.sleep(0)
         assert await pole.commit.command(command("cancel", sha(wanted())), retained=False) is Code.OK
@@ -440,14 +444,14 @@ def test_one_change_at_a_time_though_applying_takes_a_while(tmp_path: Path) -> N
 def test_a_trial_that_wants_confirmation_stays_with_it_and_goes_without(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(trial=SERVER))
+        await pole.hear(wanted(trial=SERVER))
         await pole.run(30)
         assert pole.codes == [Code.OK]
         assert await pole.commit.command(command("confirm", sha(wanted(trial=SERVER))), retained=False) is Code.OK
         await pole.start()  # it is remembered
         await pole.run(20)
         assert pole.codes == [Code.OK, Code.COMMITTED]
-        pole.hear(wanted(BETTER, seq=2, trial=SERVER))
+        await pole.hear(wanted(BETTER, seq=2, trial=SERVER))
         await pole.run(70)
         assert pole.codes[2:] == [Code.OK, Code.RB_NO_CONFIRM]
 
@@ -457,7 +461,7 @@ def test_a_trial_that_wants_confirmation_stays_with_it_and_goes_without(tmp_path
 def test_a_confirmation_does_not_stand_for_the_gates(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BAD_BROKER, trial=SERVER))
+        await pole.hear(wanted(BAD_BROKER, trial=SERVER))
         await pole.run(5)
         await pole.commit.command(command("confirm", sha(wanted(BAD_BROKER, trial=SERVER))), retained=False)
         await pole.run(70)
@@ -469,12 +473,12 @@ def test_a_confirmation_does_not_stand_for_the_gates(tmp_path: Path) -> None:
 def test_a_cancelled_trial_is_taken_back_at_once_and_once(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted())
+        await pole.hear(wanted())
         await pole.run(3)
         cancel = command("cancel", sha(wanted()))
         assert await pole.commit.command(cancel, retained=False) is Code.OK
         assert (pole.codes, pole.priority) == ([Code.OK, Code.RB_CANCELLED], 5)
-        pole.hear(wanted(BETTER, seq=2))
+        await pole.hear(wanted(BETTER, seq=2))
         await pole.run(3)
         assert await pole.commit.command(cancel, retained=False) is Code.STALE
         assert pole.commit.state.trial
@@ -497,7 +501,7 @@ def test_a_cancelled_trial_is_taken_back_at_once_and_once(tmp_path: Path) -> Non
 def test_a_command_that_is_not_obeyed(tmp_path: Path, changes: dict[str, Any], *, retained: bool, code: Code) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(trial=SERVER))
+        await pole.hear(wanted(trial=SERVER))
         await pole.run(5)
         for do in ("confirm", "cancel"):
             raw = command(**{"do": do, "trial": sha(wanted(trial=SERVER)), **changes})
@@ -526,10 +530,10 @@ def test_a_command_waits_for_the_clock_and_for_a_trial(tmp_path: Path) -> None:
 def test_one_that_requires_another_waits_for_it(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(BETTER, requires={"fleet": 3}))
+        await pole.hear(wanted(BETTER, requires={"fleet": 3}))
         await pole.run(30)
         assert pole.codes == [Code.OK, Code.DEFERRED_REQUIRES]
-        pole.hear(wanted(GOOD, stream="fleet", seq=3), "fleet")
+        await pole.hear(wanted(GOOD, stream="fleet", seq=3), "fleet")
         await pole.run(60)
         assert pole.codes[2:] == [Code.OK, Code.COMMITTED, Code.COMMITTED]
         assert pole.priority == 8
@@ -540,13 +544,13 @@ def test_one_that_requires_another_waits_for_it(tmp_path: Path) -> None:
 def test_what_is_required_is_a_number_of_the_same_epoch(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(GOOD, stream="fleet", seq=3), "fleet")
+        await pole.hear(wanted(GOOD, stream="fleet", seq=3), "fleet")
         await pole.run(30)
-        assert pole.incoming.hear_root(root(version=2, epoch=2)) is Code.COMMITTED
-        pole.hear(wanted(BETTER, epoch=2, requires={"fleet": 3}))
+        assert await pole.incoming.hear_root(root(version=2, epoch=2)) is Code.COMMITTED
+        await pole.hear(wanted(BETTER, epoch=2, requires={"fleet": 3}))
         await pole.run(30)
         assert pole.codes[-1] is Code.DEFERRED_REQUIRES
-        pole.hear(wanted(GOOD + "# again", stream="fleet", seq=3, epoch=2), "fleet")
+        await pole.hear(wanted(GOOD + "# again", stream="fleet", seq=3, epoch=2), "fleet")
         await pole.run(60)
         assert pole.priority == 8
 
@@ -556,13 +560,13 @@ def test_what_is_required_is_a_number_of_the_same_epoch(tmp_path: Path) -> None:
 def test_a_canary_is_widened_by_a_new_number_and_who_has_it_takes_it_without_a_trial(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(rollout={"salt": "r", "permyriad": 0}))
+        await pole.hear(wanted(rollout={"salt": "r", "permyriad": 0}))
         await pole.run(30)
         assert pole.codes == [Code.OK, Code.DEFERRED_COHORT]
-        pole.hear(wanted(seq=2, rollout={"salt": "r", "permyriad": 10_000}))
+        await pole.hear(wanted(seq=2, rollout={"salt": "r", "permyriad": 10_000}))
         await pole.run(30)
         applied = len(pole.plant.applied)
-        pole.hear(wanted(seq=3))
+        await pole.hear(wanted(seq=3))
         await pole.run(30)
         assert pole.codes[2:] == [Code.OK, Code.COMMITTED, Code.OK, Code.NOOP]
         assert len(pole.plant.applied) == applied
@@ -577,12 +581,12 @@ def test_it_waits_for_its_window_and_not_beyond_its_expiry(tmp_path: Path) -> No
 
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(window=window))
+        await pole.hear(wanted(window=window))
         await pole.run(200)
         assert pole.codes == [Code.OK, Code.DEFERRED_WINDOW]
         await pole.run(200)
         assert pole.codes == [Code.OK, Code.DEFERRED_WINDOW, Code.COMMITTED]
-        pole.hear(wanted(BETTER, seq=2, expires=NOW + 500, rollout={"salt": "r", "permyriad": 0}))
+        await pole.hear(wanted(BETTER, seq=2, expires=NOW + 500, rollout={"salt": "r", "permyriad": 0}))
         await pole.run(200)
         assert pole.codes[3:] == [Code.OK, Code.DEFERRED_COHORT, Code.EXPIRED]
         assert not pole.commit.state.of(MINE).waits
@@ -593,10 +597,10 @@ def test_it_waits_for_its_window_and_not_beyond_its_expiry(tmp_path: Path) -> No
 def test_one_for_a_newer_agent_waits_for_it(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(min_agent="1.5"))
+        await pole.hear(wanted(min_agent="1.5"))
         await pole.run(30)
         assert pole.codes == [Code.OK, Code.DEFERRED_REQUIRES]
-        pole.hear(wanted(seq=2, min_agent="1.4.2"))
+        await pole.hear(wanted(seq=2, min_agent="1.4.2"))
         await pole.run(30)
         assert pole.priority == 7
 
@@ -607,10 +611,10 @@ def test_three_layers_lie_over_one_another(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
         for stream, settings in ((MINE, BETTER), ("group/harbour", GOOD), ("fleet", "[dataset.air]\npriority = 1\n")):
-            pole.hear(wanted(settings, stream=stream), stream)
+            await pole.hear(wanted(settings, stream=stream), stream)
             await pole.run(30)
         assert pole.priority == 8
-        pole.hear(wanted("", seq=2))
+        await pole.hear(wanted("", seq=2))
         await pole.run(30)
         assert pole.priority == 7
 
@@ -623,13 +627,13 @@ def test_three_layers_lie_over_one_another(tmp_path: Path) -> None:
 def test_a_group_that_is_left_takes_its_document_along(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(GOOD, stream="group/harbour"), "group/harbour")
+        await pole.hear(wanted(GOOD, stream="group/harbour"), "group/harbour")
         await pole.run(30)
         assert pole.priority == 7
         await pole.commit.edited(LOCAL.replace('groups = ["harbour"]', "groups = []"))
         await pole.run(90)
         assert pole.priority == 5
-        assert pole.hear(wanted(GOOD, stream="group/harbour", seq=2), "group/harbour") is Code.STREAM
+        assert await pole.hear(wanted(GOOD, stream="group/harbour", seq=2), "group/harbour") is Code.STREAM
 
     play(scene())
 
@@ -641,7 +645,7 @@ def override(value: str) -> Override:
 def test_an_override_begins_and_ends_during_a_trial(tmp_path: Path) -> None:
     async def scene() -> None:
         pole = await Pole(tmp_path).started()
-        pole.hear(wanted(GOOD + '[[device]]\nid = "tag"\nevery = 2\n', trial={"window_s": 60, "hold_s": 30}))
+        await pole.hear(wanted(GOOD + '[[device]]\nid = "tag"\nevery = 2\n', trial={"window_s": 60, "hold_s": 30}))
         await pole.run(10)
         pole.overrides = [override("1")]
         await pole.commit.refresh()

@@ -22,7 +22,7 @@ class Mutant(NamedTuple):
     new: str
 
 
-COMMIT, INCOMING = "confirmed_commit.py", "incoming.py"
+COMMIT, INCOMING, LEDGER = "confirmed_commit.py", "incoming.py", "config_ledger.py"
 MUTANTS = {
     "no fsync of the file before the rename": Mutant("config_folder.py", "os.fsync(file)", "pass"),
     "no fsync of the folder": Mutant("config_folder.py", "os.fsync(folder)", "pass"),
@@ -38,39 +38,75 @@ MUTANTS = {
     ),
     "applied before the journal": Mutant(
         COMMIT,
-        "            return True  # something newer came meanwhile\n",
-        "            return True\n        await self._apply(wanted)\n",
+        "        await self._plant.find_way()\n",
+        "        await self._plant.find_way()\n        await self._apply(wanted)\n",
     ),
-    "something newer came meanwhile and is overwritten": Mutant(
-        COMMIT, "if not code.waits and self.state.of(stream) == standing:", "if not code.waits:"
+    "the pole waits for the disk": Mutant(
+        LEDGER, "done = asyncio.get_running_loop().run_in_executor(None, work)", "return work()"
     ),
-    "something newer came meanwhile and its document is gone": Mutant(
-        COMMIT, "if self.state.of(stream) != standing:", "if False:"
+    "who is cancelled leaves the disk to it": Mutant(LEDGER, "            cancelled = True", "            raise"),
+    "who is cancelled while he writes is not": Mutant(LEDGER, "        task.cancel()", "        pass"),
+    "who is cancelled once is cancelled twice": Mutant(LEDGER, "task.uncancel()", "pass"),
+    "a state that is being written is told": Mutant(
+        LEDGER,
+        "        await _on_thread(lambda: self._write(state))\n        self.state = self._saved = state",
+        "        self.state = self._saved = state\n        await _on_thread(lambda: self._write(state))",
+    ),
+    "what was cut short is not applied again": Mutant("in_force.py", "self.is_applied = False  # until", "# until"),
+    "a document does not wait for its turn": Mutant(
+        INCOMING,
+        "        async with self._ledger.turn:\n            return await self._hear(stream, raw)",
+        "        return await self._hear(stream, raw)",
+    ),
+    "a root does not wait for its turn": Mutant(
+        INCOMING,
+        "        async with self._ledger.turn:\n            return await self._hear_root(raw)",
+        "        return await self._hear_root(raw)",
+    ),
+    "a tick does not wait for its turn": Mutant(
+        COMMIT,
+        "async with self._ledger.turn:\n            await self._ledger.save_late()",
+        "if True:\n            await self._ledger.save_late()",
+    ),
+    "an edit does not wait for its turn": Mutant(
+        COMMIT,
+        "async with self._ledger.turn:\n            self._may_restart = False",
+        "if True:\n            self._may_restart = False",
+    ),
+    "a command does not wait for its turn": Mutant(
+        COMMIT,
+        "async with self._ledger.turn:\n                await self._obey",
+        "if True:\n                await self._obey",
+    ),
+    "an end does not wait for its turn": Mutant(
+        COMMIT,
+        "async with self._ledger.turn:\n            if trial := self.state.trial:\n                await self",
+        "if True:\n            if trial := self.state.trial:\n                await self",
     ),
     "no tombstone": Mutant("config_state.py", "waits=False, fate=code, why=why", "waits=False"),
     "the old is applied before the tombstone": Mutant(
         COMMIT,
-        "        self._end_trial(code, text)\n        await self._reapply(before)",
+        "        await self._end_trial(code, text)\n        await self._reapply(before)",
         "        self._ledger.state = self.state.but(trial=None)\n        await self._reapply(before)\n"
-        "        self._ledger.load()\n        self._end_trial(code, text)",
+        "        self._ledger.load()\n        await self._end_trial(code, text)",
     ),
     "the trial ends in one write and its fate in another": Mutant(
         COMMIT,
-        "self._ledger.go_on(self.state.with_stream(trial.stream, standing).but(trial=None))",
-        "self._ledger.go_on(self.state.but(trial=None)); "
-        "self._ledger.go_on(self.state.with_stream(trial.stream, standing))",
+        "await self._ledger.go_on(self.state.with_stream(trial.stream, standing).but(trial=None))",
+        "await self._ledger.go_on(self.state.but(trial=None)); "
+        "await self._ledger.go_on(self.state.with_stream(trial.stream, standing))",
     ),
     "committed when applied": Mutant(
         COMMIT,
         "            await self._apply(wanted)\n        except Unfit as error:\n            await self._roll",
-        "            await self._apply(wanted)\n            self._commit(self.state.trial)\n"
+        "            await self._apply(wanted)\n            await self._commit(self.state.trial)\n"
         "        except Unfit as error:\n            await self._roll",
     ),
     "attempts are not counted": Mutant(COMMIT, "attempts=trial.attempts + 1", "attempts=trial.attempts"),
     "a stop in order counts": Mutant(COMMIT, "attempts=trial.attempts - 1", "attempts=trial.attempts"),
     "what cannot be counted is tried": Mutant(
         COMMIT,
-        'self._end_trial(Code.STORAGE, f"its attempts cannot be counted, so it is not tried: {error}")',
+        'await self._end_trial(Code.STORAGE, f"its attempts cannot be counted, so it is not tried: {error}")',
         "del error",
     ),
     "a restart begins the window anew": Mutant(COMMIT, "if not same_boot:", "if True:"),
@@ -80,12 +116,12 @@ MUTANTS = {
     ),
     "the document is written after its number": Mutant(
         INCOMING,
-        "            self._folder.keep(found.payload)\n"
+        "            await self._ledger.keep(found.payload)\n"
         "            floor = max(state.floor, found.document.issued)\n"
-        "            self._ledger.save(state.with_stream(stream, new).but(floor=floor))\n",
+        "            await self._ledger.save(state.with_stream(stream, new).but(floor=floor))\n",
         "            floor = max(state.floor, found.document.issued)\n"
-        "            self._ledger.save(state.with_stream(stream, new).but(floor=floor))\n"
-        "            self._folder.keep(found.payload)\n",
+        "            await self._ledger.save(state.with_stream(stream, new).but(floor=floor))\n"
+        "            await self._ledger.keep(found.payload)\n",
     ),
     "signatures are counted": Mutant(
         "envelope.py",
@@ -195,7 +231,7 @@ MUTANTS = {
         "in_force.py", "standing.fate < Code.APPLY)", "standing.fate > Code.OK)"
     ),
     "what runs is what the file says though it was never kept": Mutant(
-        "in_force.py", "active = self.folder.keep(self._own.encode())", "active = sha"
+        "in_force.py", "active = await self.ledger.keep(self._own.encode())", "active = sha"
     ),
     "a profile that was tried stays": Mutant(
         "in_force.py", "before if before is not None and is_tried else wanted", "wanted"

@@ -246,7 +246,7 @@ def test_nothing_is_sent_to_prove_the_way_while_nobody_asks(tmp_path: Path, brok
     async def scene() -> None:
         async with operating(broker) as operator, pole(broker, tmp_path) as plant:
             await until(lambda: bool(operator.reports))
-            plant.incoming.hear("elsewhere", b"")
+            await plant.incoming.hear("elsewhere", b"")
             await operator.hears("STREAM")
             asked = operator.link.hear(f"{TOPIC}/state")
             came = asyncio.ensure_future(anext(asked))

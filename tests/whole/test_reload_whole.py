@@ -18,6 +18,14 @@ from tests.whole.reload_scene import POLE, Scene, scene
 ALL = ["meter-0", "meter-1", "meter-2", "noise-1", "noise-2"]
 
 
+SLOW = """
+import os, time
+fsync = os.fsync
+def slow(file):
+    time.sleep(2.0 if os.path.exists("{busy}") else 0.0)
+    fsync(file)
+os.fsync = slow
+"""
 EVERY = 'port = "p1"\nprofile = "eastron-sdm630"\nevery = 1.0'
 
 
@@ -50,6 +58,24 @@ def test_only_what_changed_is_touched_and_what_is_refused_touches_nothing(tmp_pa
             await s.all_is_well(["meter-0", "meter-2", "noise-1", "noise-2"])
             assert min(s.steps("meter-1")) < 0.75
             assert open_ports(s) == ports
+
+    asyncio.run(main())
+
+
+@pytest.mark.soak
+def test_a_card_that_takes_seconds_to_write_costs_no_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, site = tmp_path / "busy", tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SLOW.format(busy=busy))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+
+    async def main() -> None:
+        async with scene(tmp_path) as s:
+            busy.touch()
+            s.edit(EVERY, EVERY.replace("1.0", "0.5"))
+            s.reload()
+            await s.judged("accepted", within=60.0)
+            await s.all_is_well(["meter-0", "meter-2", "noise-1", "noise-2"])
 
     asyncio.run(main())
 
