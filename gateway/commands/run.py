@@ -11,7 +11,7 @@ import click
 from gateway import app
 from gateway.commands import run_wait
 from gateway.commands.check import FILE, report
-from gateway.config.faults import SettingsError
+from gateway.config.faults import NotProvisioned, SettingsError
 from gateway.config.settings_file import load
 from gateway.host import log, release
 from gateway.host.notify import notify
@@ -30,8 +30,9 @@ def command(path: Path) -> int:
 
     It stops within 5 seconds, and what the broker did not acknowledge is kept for the next run.
 
-    As a service of systemd it goes on with what was in force where FILE has faults. Without that, and without FILE, it
-    waits for one, and says so in its status; a file that is put right is taken within seconds, or at once with SIGHUP.
+    As a service of systemd it goes on with what was in force where FILE has faults. Without that, and without FILE or
+    a setting in it, it waits for one, and says so in its status; a file that is put right is taken within seconds, or
+    at once with SIGHUP.
     A new release that has not proved healthy does not wait, so that the one before comes back, which may know the file.
 
     Exit code 73: another gateway has the buffer open. 78: the configuration has faults; see polegate check.
@@ -40,7 +41,7 @@ def command(path: Path) -> int:
     try:
         settings = load(path)
     except SettingsError as error:
-        if not run_wait.is_service() or (path.exists() and release.is_on_trial()):
+        if not run_wait.is_service() or (release.is_on_trial() and not isinstance(error, NotProvisioned)):
             return report(error.faults)
         settings = run_wait.last_good(path)
     log.start()

@@ -1,5 +1,7 @@
 """What ``polegate run`` does where there is no configuration yet, or one with faults.
 
+A file without a setting, as the package brings it, is as good as none.
+
 A person at a shell is told the faults, and it ends: he is there to mend them. As a service it stays and looks at the
 file again and again, because nobody may be there to start it: what was put into the pole without a configuration, or
 by somebody who mistyped, works from the moment the file is right. ``systemctl status`` shows what is missing; of a
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway.config.faults import SettingsError
+from gateway.config.faults import NotProvisioned, SettingsError
 from gateway.config.settings import STATE, BufferSettings, Settings
 from gateway.config.settings_file import load, settings_of
 from gateway.config.toml_file import TomlFile
@@ -96,16 +98,15 @@ async def _look_until(
     path: Path, tell: Callable[[str], None], end: asyncio.Event, look: asyncio.Event
 ) -> Settings | None:
     pause = min(LOOK_S, (watchdog_s() or LOOK_S) / FEEDS)
-    told: list[str] = []
+    told = ""
     while not end.is_set():
         look.clear()
         try:
             return load(path)
         except SettingsError as error:
-            faults = [str(fault) for fault in error.faults]
-        if faults != told:
-            told = faults
-            _say(path, faults, tell)
+            if str(error) != told:
+                told = str(error)
+                _say(error, tell)
         tell("WATCHDOG=1")
         try:
             async with asyncio.timeout(pause):
@@ -116,10 +117,11 @@ async def _look_until(
     return None
 
 
-def _say(path: Path, faults: list[str], tell: Callable[[str], None]) -> None:
-    if not path.exists():
-        log.warning("not provisioned: there is no configuration", path=str(path), hint="Write it; it is then taken.")
-        tell(f"READY=1\nSTATUS=not provisioned: {path} is not there; write it, it is then taken")
+def _say(error: SettingsError, tell: Callable[[str], None]) -> None:
+    faults = [str(fault) for fault in error.faults]
+    if isinstance(error, NotProvisioned):
+        log.warning("not provisioned: there is no configuration", why=faults[0], hint="Write it; it is then taken.")
+        tell(f"READY=1\nSTATUS=not provisioned: {faults[0]}; it is taken once it is written")
         return
     for fault in faults:
         log.error("the configuration has a fault", fault=fault)

@@ -91,6 +91,10 @@ class SettingsError(Exception):
         super().__init__("\n".join(map(str, self.faults)))
 
 
+class NotProvisioned(SettingsError):
+    """There is no configuration yet: no file, or one without a setting, as the package brings it."""
+
+
 class Findings:
     """The faults of a configuration, as they are found."""
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from drivers.contract import Driver, Name, OnPort
 from gateway.config import agreement, driver_index, faults
-from gateway.config.faults import Findings, SettingsError, mean, show
+from gateway.config.faults import Findings, NotProvisioned, SettingsError, mean, show
 from gateway.config.settings import PortSettings, Root, Settings
 from gateway.config.toml_file import Source, TomlFile, sections, tables
 from gateway.config.toml_text import Path as Place
@@ -31,8 +31,8 @@ def load(path: Path) -> Settings:
 def settings_of(file: Source) -> Settings:
     """Validate a configuration. Raises SettingsError with every fault there is."""
     if not file.content:
-        text = 'holds nothing; the least is [pole] with its "id" and [uplink] with its "url"'
-        raise SettingsError([file.fault((), text)])
+        text = 'holds no setting; the least is [pole] with its "id" and [uplink] with its "url"'
+        raise NotProvisioned([file.fault((), text)])
     found = Findings(file.name)
     root = None
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.config import toml_syntax, toml_text
-from gateway.config.faults import Fault, SettingsError, mean
+from gateway.config.faults import Fault, NotProvisioned, SettingsError, mean
 from gateway.config.toml_text import key_text, quoted
 
 LARGEST_BYTES = 262_144
@@ -111,7 +111,7 @@ class TomlFile:
             near = f"; there is no folder {path.parent}"
             if path.parent.is_dir():
                 near = mean(path.name, (other.name for other in path.parent.glob("*.toml")))
-            raise self._unusable(f"is not there{near}") from error
+            raise NotProvisioned([Fault(self.name, 0, f"is not there{near}")]) from error
         except IsADirectoryError as error:
             raise self._unusable("is a folder; name the file in it") from error
         except PermissionError as error:

@@ -63,6 +63,7 @@ PROGRAMS = {  # of systemd/debian/
     "launcher": "usr/bin/polegate",
     "release": "usr/lib/polegate/release",
 }
+CONFIGURATION = {"pole.toml": "etc/polegate/pole.toml"}  # of systemd/debian/; what dpkg never overwrites
 EXAMPLES = "pole.toml", "minimal.toml", "broker", "receivers", "schema", "asyncapi.json"
 NAMESPACE = uuid.UUID("8e7c5b1e-52b1-4c0e-9f60-1b0b8f0a7d11")  # of the serial numbers of our lists of parts
 
@@ -228,6 +229,8 @@ def _own(work: Path, tree: Path) -> None:
 def _install(tree: Path) -> None:
     for source, target in INSTALLED.items():
         _put(tree / target, (HERE.parent / source).read_bytes())
+    for source, target in CONFIGURATION.items():
+        _put(tree / target, (HERE / source).read_bytes())
     for source, target in PROGRAMS.items():
         _put(tree / target, (HERE / source).read_bytes())
         (tree / target).chmod(0o755)
@@ -289,7 +292,8 @@ def _control(tree: Path, version: str, arch: str) -> None:
     size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file()) // 1024
     text = (HERE / "control").read_text().format(version=version, arch=arch, depends=depends, size=size)
     _put(folder / "control", text.encode())
-    for script in ("postinst", "prerm", "postrm"):
+    _put(folder / "conffiles", "".join(f"/{target}\n" for target in CONFIGURATION.values()).encode())
+    for script in ("preinst", "postinst", "prerm", "postrm"):
         _put(folder / script, (HERE / script).read_bytes())
         (folder / script).chmod(0o755)
 

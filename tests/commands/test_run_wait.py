@@ -1,8 +1,10 @@
 """``polegate run`` as a service that has no configuration, or one with faults: it says so, and waits for it."""
 
 import asyncio
+import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +17,9 @@ from gateway.commands.run_wait import last_good, wait_for
 from gateway.config.settings import Settings
 from hil.daemon import Daemon
 
+BROUGHT = Path(__file__).parent.parent / "systemd/debian/pole.toml"  # by the package
+BROUGHT_SHA256 = "27c58d62af809617e81ce20661622012ca6bae1fea67f877130b3fd0457b7b46"
+NOTHING = 'holds no setting; the least is [pole] with its "id" and [uplink] with its "url"'
 SOUND = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://127.0.0.1:1"\n[buffer]\npath = "{}/buffer.db"\n'
 LIMIT_S = 60.0
 
@@ -63,7 +68,7 @@ def test_what_is_not_provisioned_says_so_and_works_from_the_moment_it_is(
     service: Daemon, hear: Hear, manager: socket.socket, tmp_path: Path
 ) -> None:
     service.start()
-    assert hear() == f"READY=1\nSTATUS=not provisioned: {service.config} is not there; write it, it is then taken"
+    assert hear() == f"READY=1\nSTATUS=not provisioned: {service.config}: is not there; it is taken once it is written"
     for _ in range(10):
         assert manager.recv(4096) == b"WATCHDOG=1"
     pid = service.pid
@@ -80,6 +85,35 @@ def test_what_is_not_provisioned_says_so_and_works_from_the_moment_it_is(
     assert service.pid == pid
     assert service.stop() == 0
     assert hear() == "STOPPING=1"
+
+
+def test_what_the_package_brings_is_not_provisioned_until_it_is_edited(
+    service: Daemon, hear: Hear, tmp_path: Path
+) -> None:
+    shutil.copy(BROUGHT, service.config)
+    service.start()
+    waits = f"READY=1\nSTATUS=not provisioned: {service.config}: {NOTHING}; it is taken once it is written"
+    assert hear() == waits
+    pid = service.pid
+    assert [event["event"] for event in events(service)] == ["not provisioned: there is no configuration"]
+
+    write(service.config, BROUGHT.read_text() + "[pole")
+    assert "STATUS=waits for a configuration without faults" in hear()
+    write(service.config, BROUGHT.read_text())
+    assert hear() == waits
+    write(service.config, BROUGHT.read_text() + SOUND.format(tmp_path))
+    os.kill(pid, signal.SIGHUP)
+    assert hear() == "READY=1\nSTATUS=running"
+    assert service.pid == pid
+    write(service.config, BROUGHT.read_text())
+    os.kill(pid, signal.SIGHUP)
+    assert hear().startswith("RELOADING=1")
+    assert f"the last change: refused, SEMANTIC: {service.config}: holds no setting" in hear()
+
+
+def test_what_the_package_brings_is_the_same_in_every_release() -> None:
+    """Else dpkg would ask about it on every pole, and an upgrade over the air waits for an answer."""
+    assert hashlib.sha256(BROUGHT.read_bytes()).hexdigest() == BROUGHT_SHA256
 
 
 def test_a_signal_ends_the_wait(service: Daemon, hear: Hear) -> None:

@@ -169,7 +169,7 @@ def must_be_readable(fault: Fault, texts: dict[str, str]) -> None:
     assert 0 <= fault.line <= lines, fault
     if fault.line == 0:  # what is not there has no line
         assert re.search(
-            r"^section .* is missing|^holds nothing|^key .* is missing|has no \[\[register\]\]", fault.text
+            r"^section .* is missing|^holds no setting|^key .* is missing|has no \[\[register\]\]", fault.text
         ), fault
 
 

@@ -103,7 +103,7 @@ def test_a_file_that_is_no_toml_is_told_the_line_and_what_to_write(
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n\n# here"])
 def test_a_file_without_a_section_is_told_the_least_there_must_be(tmp_path: Path, text: str) -> None:
-    expected = 'pole.toml: holds nothing; the least is [pole] with its "id" and [uplink] with its "url"'
+    expected = 'pole.toml: holds no setting; the least is [pole] with its "id" and [uplink] with its "url"'
     assert faults(tmp_path, text) == [expected]
 
 

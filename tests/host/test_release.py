@@ -162,7 +162,9 @@ def test_a_new_release_does_not_wait_for_a_file_that_the_one_before_may_know(
     monkeypatch.setattr("gateway.commands.run_wait.wait_for", wait_for)
     path = tmp_path / "pole.toml"
     assert run_command.main(["--config", str(path)], standalone_mode=False) == 0
-    assert waited == [path]  # there is none: nothing that another release could know
+    path.write_text("# nothing yet\n")
+    assert run_command.main(["--config", str(path)], standalone_mode=False) == 0
+    assert waited == [path, path]  # there is none, or nothing in it: nothing that another release could know
     path.write_text('[pole]\nid = "pole-7"\nnever_heard_of = 1\n')
     code = run_command.main(["--config", str(path)], standalone_mode=False)
-    assert (code, waited) == ((EX_CONFIG, [path]) if trial else (0, [path, path]))
+    assert (code, waited) == ((EX_CONFIG, [path] * 2) if trial else (0, [path] * 3))
