@@ -4,15 +4,16 @@ Its root is an overlay on folders that stay as they are. It shares the network o
 poles and brokers on loopback are there for it, and nothing else. Measured traps:
 
 * ``systemd-nspawn`` that is killed leaves the container running; what is ended is the container's process 1.
+* Who runs tests may be killed at any moment, with all of its group. A process apart from it takes everything away.
 * The device filter of a unit is only real where the container sees cgroup v2 and may load BPF; it then needs a cgroup
   of its own beside those of the test machine.
 * systemd-nspawn forbids to ask whether the clock is right, to whoever it is.
 """
 
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -26,12 +27,24 @@ END_S = 30.0
 LOOK_S = 0.05
 SYSCALLS = "bpf adjtimex clock_adjtime"
 UP = {"running", "degraded"}
+GUARD = """
+read -r _  # ends when nobody holds the other end any more
+processes() { find "$@" -name cgroup.procs -exec cat {} + | sort -u; }
+while running=$(processes "$@"); [ -n "$running" ]; do
+    kill -s KILL $running
+    sleep 0.02
+done
+if mountpoint --quiet root; then umount root || umount --lazy root; fi
+rm -rf work
+find "$@" -depth -type d -exec rmdir {} +
+"""
 
 
 class Machine:
     """The machine. ``with`` boots it; afterwards nothing of it is left but ``changes``.
 
     Attributes:
+        name: what its cgroups are called by.
         root: its root folder as seen from here, while it runs.
         changes: the folder with what is different from the folders below.
     """
@@ -47,7 +60,8 @@ class Machine:
         self._folder = folder
         self._below = below
         self._binds = binds or {}
-        self._name = f"polegate-{uuid.uuid4().hex[:8]}"
+        self.name = f"polegate-{uuid.uuid4().hex[:8]}"
+        self._guard: subprocess.Popen[bytes] | None = None
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
         self.root = folder / "root"
@@ -58,6 +72,22 @@ class Machine:
         work = self._folder / "work"
         for folder in (self.root, self.changes, work):
             folder.mkdir(parents=True, exist_ok=True)
+        for cgroup in self._cgroups():
+            cgroup.mkdir()
+        with (self._folder / "console.log").open("ab") as log:
+            self._guard = subprocess.Popen(  # noqa: S603  # ours
+                ["/bin/sh", "-c", GUARD, "sh", *map(str, self._cgroups())],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self._folder, start_new_session=True,
+            )  # fmt: skip
+        try:
+            self._mount(work)
+            self.boot()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _mount(self, work: Path) -> None:
         below = ":".join(map(str, self._below))
         _run(
             "mount",
@@ -68,29 +98,23 @@ class Machine:
             f"lowerdir={below},upperdir={self.changes},workdir={work}",
             str(self.root),
         )
-        for cgroup in self._cgroups():
-            cgroup.mkdir()
         (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n")
         (self.root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
-        try:
-            self.boot()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
 
     def __exit__(self, *_: object) -> None:
         """End it and take away what it needed."""
-        self.cut()
-        _run("umount", str(self.root))
-        for cgroup in self._cgroups():
-            _remove_cgroup(cgroup)
-        shutil.rmtree(self._folder / "work", ignore_errors=True)
+        assert self._guard is not None  # noqa: S101  # it was started
+        try:
+            self.cut()
+        finally:
+            self._guard.communicate(timeout=END_S)
+        if self._guard.returncode:
+            raise RuntimeError(f"something of {self.name} is left\n{self._console()}")
 
     def boot(self) -> None:
         """Start it and wait until it is up."""
         command = [
-            "systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={self._name}", "--register=no",
+            "systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={self.name}", "--register=no",
             "--keep-unit", "--boot", "--console=pipe", "--capability=CAP_BPF,CAP_PERFMON",
             f"--system-call-filter={SYSCALLS}", *(f"--bind={here}:{there}" for here, there in self._binds.items()),
         ]  # fmt: skip
@@ -155,8 +179,7 @@ class Machine:
 
     def _cgroups(self) -> list[Path]:
         """Name the cgroups it needs: one in each hierarchy that systemd uses on the test machine."""
-        trees = [CGROUPS / name for name in ("systemd", "unified") if (CGROUPS / name).is_dir()]
-        return [tree / f"{self._name}.d" for tree in trees or [CGROUPS]]
+        return [tree / f"{self.name}.d" for tree in _cgroup_trees()]
 
     def _find_leader(self) -> int:
         assert self._nspawn is not None  # noqa: S101  # it was started
@@ -174,17 +197,24 @@ class Machine:
         give_up = time.monotonic() + within
         while not true():
             if time.monotonic() > give_up or (self._nspawn and self._nspawn.poll() is not None):
-                console = (self._folder / "console.log").read_text(errors="replace")
-                raise TimeoutError(f"{what}\n{console[-2000:]}\n{self.log()[-6000:] if self._leader else ''}")
+                raise TimeoutError(f"{what}\n{self._console()}\n{self.log()[-6000:] if self._leader else ''}")
             time.sleep(LOOK_S)
+
+    def _console(self) -> str:
+        return (self._folder / "console.log").read_text(errors="replace")[-2000:]
+
+
+def _cgroup_trees() -> list[Path]:
+    return [CGROUPS / name for name in ("systemd", "unified") if (CGROUPS / name).is_dir()] or [CGROUPS]
 
 
 def why_not() -> str:
-    """Tell why no machine can be had here; "" where it can."""
+    """Tell why no machine can be had here; "" where it can, once systemd-nspawn is installed."""
     if os.geteuid():
         return "it needs root"
-    if shutil.which("systemd-nspawn") is None:
-        return "systemd-nspawn is not installed: apt-get install systemd-container"
+    for tree in _cgroup_trees():
+        if not os.access(tree, os.W_OK):
+            return f"no cgroup can be made: {tree} is read-only"
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         for part in ("low", "up", "work", "all"):
             (Path(name) / part).mkdir()
@@ -196,10 +226,19 @@ def why_not() -> str:
     return ""
 
 
-def _remove_cgroup(cgroup: Path) -> None:
-    for folder, _, _ in os.walk(cgroup, topdown=False):
-        Path(folder).rmdir()
+def why_no_boot(base: Path) -> str:
+    """Boot a root folder as it is, and tell why that cannot be done here; "" where it can."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+        try:
+            with Machine(Path(name), [base]):
+                return ""
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            return f"systemd does not boot in a container: {error}"
 
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # ours
+
+
+if __name__ == "__main__":
+    print(why_no_boot(Path(sys.argv[1]).resolve()) if sys.argv[1:] else why_not())  # noqa: T201  # for make

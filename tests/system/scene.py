@@ -95,7 +95,11 @@ def bases() -> list[Path]:
 
 def cannot() -> str:
     """Tell why nothing can be proved here; "" where it can."""
-    return why_not() or ("" if bases() else "there is no root folder; make test-system makes it")
+    if why := why_not():
+        return why
+    if not bases() or shutil.which("systemd-nspawn") is None:
+        return "systemd-nspawn or a root folder is missing; make test-system brings both"
+    return ""
 
 
 MARKS = [pytest.mark.system, pytest.mark.skipif(bool(cannot()), reason=cannot()), pytest.mark.timeout(300)]
