@@ -8,13 +8,15 @@ from typing import Any
 
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.confirmed_commit import ConfirmedCommit
+from gateway.remote.document import digest
+from gateway.remote.envelope import read
 from gateway.remote.incoming import Incoming
 from gateway.remote.override import Override  # noqa: TC001  # a list is made of it
 from gateway.remote.plant import NeedsRestart, Unfit, Way
 from gateway.remote.settings_layers import Configuration, compose
 from gateway.remote.trust_chain import TrustChain
 from gateway.remote.verdict import Code, Verdict
-from tests.remote.operator import NOW, POLE, root
+from tests.remote.operator import NOW, POLE, document, root
 
 LOCAL = """\
 [pole]
@@ -45,6 +47,7 @@ unit = 2
 profile = "eastron-sdm630"
 every = 1.0
 """
+FIRST_BROKER = "mqtts://broker.example"
 GOOD = "[dataset.air]\npriority = 7\n"
 BETTER = "[dataset.air]\npriority = 8\n"
 BAD_BROKER = '[uplink]\nurl = "mqtts://nobody.example"\n'
@@ -52,7 +55,18 @@ BAD_BAUD = '[[device]]\nid = "meter"\nunit = 99\n'
 UNFIT = '[uplink]\nurl = "mqtts://unfit.example"\n'
 MINE = f"pole/{POLE}"
 TERMS = {"window_s": 60, "hold_s": 10}
+SERVER = {**TERMS, "confirm": "server"}
 ANSWER_S = 2.0  # until a link is proven, and a device gave a value
+
+
+def wanted(settings: str = GOOD, **changes: Any) -> bytes:  # noqa: ANN401  # any JSON
+    """Sign a document that is to be tried."""
+    return document(settings, **{"trial": TERMS, **changes})
+
+
+def sha(raw: bytes) -> str:
+    """Return what a signed document is known by."""
+    return digest(read(raw).payload)
 
 
 def broker(wanted: Configuration) -> str:

@@ -12,11 +12,10 @@ from gateway.remote.settings_layers import Configuration
 from gateway.remote.verdict import Code
 from tests.remote.disk_fault import Disk, disk
 from tests.remote.operator import document
-from tests.remote.scene import BAD_BROKER, BETTER, GOOD, LOCAL, MINE, TERMS, Pole, play
+from tests.remote.scene import BAD_BROKER, BETTER, FIRST_BROKER, GOOD, LOCAL, MINE, TERMS, Pole, play
 
 __all__ = ["disk"]
 
-FIRST_BROKER = "mqtts://broker.example"
 ALONE = LOCAL.replace('[remote]\nenabled = true\ngroups = ["harbour"]\n', "")
 WITHIN_S, HOLD_S = 120, 10  # the defaults of [reload]
 LOST = ALONE.replace("broker.example", "nobody.example")
