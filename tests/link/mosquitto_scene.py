@@ -13,11 +13,15 @@ from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.words.reading import Pack, Reading
 from gateway.words.senml import encode
+from hil.broker import Broker as Mosquitto
 from tests.store.buffer_bench import ROOMY
 
 TOPIC = "pole/1/pole-7"
 LIMIT_S = 30.0
 NS = 1_000_000_000
+
+Lab = Callable[..., Mosquitto]
+"""Starts a broker."""
 
 
 @contextlib.asynccontextmanager

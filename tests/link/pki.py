@@ -165,3 +165,8 @@ def _host(host: str) -> x509.GeneralName:
 
 def _pem(cert: x509.Certificate) -> bytes:
     return cert.public_bytes(serialization.Encoding.PEM)
+
+
+def asking(authority: Authority) -> str:
+    """Return the lines of a mosquitto that asks for certificates of this authority."""
+    return f"{authority.issue('broker').lines}\ncafile {authority.cert}\nrequire_certificate true"
