@@ -6,6 +6,7 @@ link there is: the pole may be of other groups since, or believe other keys.
 
 import asyncio
 import contextlib
+import time
 from typing import Generic
 
 import structlog
@@ -20,6 +21,7 @@ from gateway.remote.reported import reported
 from gateway.words import messages
 
 TICK_S = 1.0
+REST = 9.0  # times what it took to look at a message: who floods gets a tenth of the processor
 FLEET_TOPIC = "fleet/1/config"
 
 log = structlog.get_logger()
@@ -91,7 +93,9 @@ class Remote(Generic[Wanted]):
     async def _hear(self, link: Link) -> None:
         async with contextlib.aclosing(link.hear(*self._topics())) as heard:
             async for received in heard:
+                began = time.thread_time()
                 await self._take(received)
+                await asyncio.sleep(REST * (time.thread_time() - began))
 
     async def _tell(self, link: Link) -> None:
         while True:

@@ -1,13 +1,15 @@
 """The running pole as a change sees it: what it is told, what it tells, and what outlives it."""
 
 import asyncio
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.link.mqtt_link import Received
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import State
 from gateway.remote.override import Override
@@ -274,6 +276,29 @@ def test_an_override_begins_and_ends_by_itself_on_any_pole(tmp_path: Path, told:
         assert pole.change.standing().trial == ""
 
     play(tmp_path, told, scene)
+
+
+def test_who_floods_gets_a_tenth_of_the_processor(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent_s = itertools.count()
+    taken_at: list[float] = []
+
+    async def flood(*topics: object) -> AsyncGenerator[Received, None]:
+        del topics
+        for _ in range(100):
+            taken_at.append(asyncio.get_running_loop().time())
+            yield Received("pole/1/pole-1/config/desired", b"{", retain=False)
+        await asyncio.Future()
+
+    async def scene(pole: Pole) -> None:
+        await asyncio.sleep(1000)
+        assert [later - earlier for earlier, later in itertools.pairwise(taken_at)] == [9.0] * 99
+        assert pole.result()[0] == "refused"
+
+    monkeypatch.setattr("tests.remote.change_scene.FakeLink.hear", flood)
+    monkeypatch.setattr("gateway.remote.remote.time.thread_time", lambda: float(next(spent_s)))
+    play(tmp_path, told, scene, REMOTE)
 
 
 def slots(folder: Path) -> Iterator[State]:

@@ -237,6 +237,7 @@ MUTANTS = {
         "change.py", "if each.fate and each.fate.result:", "if False:"
     ),
     "a renamed device is not waited for": Mutant("change.py", "names.get(name, name) for name in", "name for name in"),
+    "who floods gets all of the processor": Mutant("remote.py", "REST = 9.0", "REST = 0.0"),
     "a trial is reported each second": Mutant("remote.py", "report.trial and _but_left(report.trial)", "report.trial"),
 }
 
