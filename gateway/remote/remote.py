@@ -11,7 +11,7 @@ from typing import Generic
 
 import structlog
 
-from gateway.link.mqtt_link import Link, Message, Received, Refused, UplinkDown
+from gateway.link.mqtt_link import MOST_UNHEARD, Link, Message, Received, Refused, UplinkDown
 from gateway.link.uplink import Uplink
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import FLEET, GROUP, POLE
@@ -91,11 +91,19 @@ class Remote(Generic[Wanted]):
         await self._renewed.wait()
 
     async def _hear(self, link: Link) -> None:
+        """Hear until the link breaks; where some was dropped, until all that waited is heard: then it comes again."""
+        dropped, waiting = link.dropped, 0
         async with contextlib.aclosing(link.hear(*self._topics())) as heard:
             async for received in heard:
                 began = time.thread_time()
                 await self._take(received)
                 await asyncio.sleep(REST * (time.thread_time() - began))
+                if link.dropped > dropped:
+                    dropped, waiting = link.dropped, MOST_UNHEARD
+                elif waiting:
+                    waiting -= 1
+                    if not waiting:
+                        return
 
     async def _tell(self, link: Link) -> None:
         while True:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.link.mqtt_link import Received
+from gateway.link.mqtt_link import MOST_UNHEARD, Received
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import State
 from gateway.remote.override import Override
 from gateway.remote.verdict import Code, Verdict
 from gateway.words.standing import NOTHING
-from tests.remote.change_scene import DEAD, HOLD_S, OWN, WELL, WITHIN_S, Pole, play, told
+from tests.remote.change_scene import DEAD, HOLD_S, OWN, WELL, WITHIN_S, FakeLink, Pole, play, told
 
 __all__ = ["told"]
 
@@ -298,6 +298,28 @@ def test_who_floods_gets_a_tenth_of_the_processor(
 
     monkeypatch.setattr("tests.remote.change_scene.FakeLink.hear", flood)
     monkeypatch.setattr("gateway.remote.remote.time.thread_time", lambda: float(next(spent_s)))
+    play(tmp_path, told, scene, REMOTE)
+
+
+def test_after_a_flood_what_is_retained_is_heard_anew(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    async def flood(link: FakeLink, *topics: str) -> AsyncGenerator[Received, None]:
+        heard.append("anew")
+        if len(heard) == 1:
+            link.dropped += 1
+            for _ in range(1 + MOST_UNHEARD):  # one was being looked at, and so many waited
+                heard.append("one")
+                yield Received(topics[-1], b"{", retain=False)
+        await asyncio.Future()
+
+    async def scene(_: Pole) -> None:
+        await asyncio.sleep(10)
+        assert heard == ["anew", *["one"] * (1 + MOST_UNHEARD), "anew"]
+
+    monkeypatch.setattr("tests.remote.change_scene.FakeLink.hear", flood)
     play(tmp_path, told, scene, REMOTE)
 
 
