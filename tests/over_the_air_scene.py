@@ -53,10 +53,10 @@ class Operator:
         self._path("trust").mkdir()
         self._sign("root.toml", "trust/root.json")
 
-    def send(self, seq: int, settings: str) -> None:
-        """Sign a document and publish it."""
+    def send(self, seq: int, settings: str, *, hold_s: int = 1) -> None:
+        """Sign a document and publish it; all must be well for so long before it stays."""
         self._path("layer.toml").write_text(settings)
-        terms = "[trial]\nwindow_s = 10\nhold_s = 1\n"
+        terms = f"[trial]\nwindow_s = 10\nhold_s = {hold_s}\n"
         self._path("document.toml").write_text(
             f'stream = "pole/{POLE}"\nseq = {seq}\nvalid = "1d"\nsettings = "layer.toml"\n{terms}'
         )
@@ -64,16 +64,20 @@ class Operator:
         self._client.publish(DESIRED, self._path(f"{seq}.json").read_bytes(), qos=1, retain=True)
 
     async def hears(self, name: str, seq: int) -> dict[str, Any]:
-        """Wait for a report with this verdict; one that it was refused or taken back ends the wait."""
+        """Wait for a report with this verdict; that it ended in another way ends the wait."""
         give_up = time.monotonic() + 3 * COME_S
         while time.monotonic() < give_up:
             for report in self.reports:
                 last = report.get("last", {})
                 if (last.get("name"), last.get("seq")) == (name, seq):
                     return report
-                assert last.get("seq") != seq or last["code"] < Code.TOO_BIG, last
+                assert last.get("seq") != seq or not Code(last["code"]).result, last
             await asyncio.sleep(0.05)
         raise AssertionError(f"no {name} of {seq}, but {self.reports[-1:]}")
+
+    async def hears_of_trial(self) -> None:
+        """Wait for a report that something is tried."""
+        await until(lambda: any("trial" in report for report in self.reports))
 
     def _path(self, name: str) -> Path:
         return self._folder / name

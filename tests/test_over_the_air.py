@@ -138,7 +138,7 @@ def test_what_became_of_a_change_while_the_broker_was_away_comes_afterwards_once
         async with operated(tmp_path) as (b, operator):
             mine = f"pole/{POLE}"
             operator.send(1, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
-            await until(lambda: any("trial" in report for report in operator.reports))
+            await operator.hears_of_trial()
             await until(lambda: transitions(b) == [(mine, 1, "OK")])
             b.relay.cut()
             for _ in range(3):  # twice in the trial, and once when it was just taken back

@@ -6,6 +6,10 @@ Each takes half a minute at the most, and waits most of it.
 import asyncio
 import contextlib
 import itertools
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +26,10 @@ from hil.twins.nmea0183 import Nmea0183
 from hil.uart import Uart
 from hil.wire import Wire
 from tests.bench_pole import DATASET, POLE, Bench
+from tests.buffer_fs import mount
 from tests.over_the_air_scene import DESIRED, operated, until
 from tests.pki import Authority
+from tests.test_buffer_fs import UNSHARE
 
 pytestmark = pytest.mark.soak
 
@@ -223,7 +229,7 @@ def test_a_link_that_breaks_at_any_moment_changes_nothing_about_a_good_document(
                 b.relay.cut()
             operator.send(1, GOOD)
             if moment != "before it comes":
-                await until(lambda: any("trial" in report for report in operator.reports))
+                await operator.hears_of_trial()
             if moment == "while it is tried":
                 await asyncio.sleep(0.5)
             b.relay.cut()
@@ -235,10 +241,73 @@ def test_a_link_that_breaks_at_any_moment_changes_nothing_about_a_good_document(
     asyncio.run(main())
 
 
+def test_a_broker_that_is_killed_while_a_document_is_tried_changes_nothing_about_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path, slower) as (b, operator):
+            operator.send(1, GOOD, hold_s=2)
+            await operator.hears_of_trial()
+            await asyncio.to_thread(b.receiver.fence)
+            b.broker.kill()
+            b.broker.start()
+            await operator.hears("COMMITTED", 1)
+            await all_is_well(b)
+
+    asyncio.run(main())
+
+
+def test_an_edit_of_the_file_while_a_document_is_tried_waits_for_its_end_and_both_hold(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path, slower) as (b, operator):
+            operator.send(1, GOOD, hold_s=2)
+            await operator.hears_of_trial()
+            text = b.daemon.config.read_text()
+            edited = text.replace('port = "p2"', 'port = "p2"\nheight = 3.0')
+            b.daemon.config.write_text(edited)
+            os.kill(b.daemon.pid, signal.SIGHUP)
+            await operator.hears("COMMITTED", 1)
+            report = await operator.hears("COMMITTED", 0)
+            assert report["last"]["stream"] == "local"
+            assert report["streams"][f"pole/{POLE}"]["active_seq"] == 1
+            await until(lambda: b.heard.catalogues[DATASET]["polegate:devices"]["meter-2"].get("height") == 3.0)
+            await all_is_well(b, ("meter-0", "meter-3"))
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_may_only_be_read_from_the_midst_of_a_trial_on_takes_it_back(tmp_path: Path) -> None:
+    if subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:  # noqa: S603
+        pytest.skip("a mount namespace is not permitted here")
+    command = [*UNSHARE, sys.executable, "-m", __name__, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def on_a_disk_that_may_only_be_read(folder: Path) -> None:
+    """Play that; what is mounted here is mounted for this process and its children alone."""
+    disk = folder / "config"
+
+    def prepare(b: Bench) -> None:
+        slower(b)
+        disk.mkdir()
+        mount(disk)
+
+    async with operated(folder, prepare) as (b, operator):
+        operator.send(1, GOOD, hold_s=5)
+        await operator.hears_of_trial()
+        mount(disk, "remount", "ro")
+        report = await operator.hears("STORAGE", 1)
+        assert "it proved itself, and that cannot be written down: [Errno 30]" in report["last"]["text"]
+        mount(disk, "remount", "rw")
+        operator.send(2, GOOD)
+        await operator.hears("COMMITTED", 2)
+        await all_is_well(b)
+
+
 def test_who_takes_the_session_over_again_and_again_is_survived(tmp_path: Path) -> None:
     async def main() -> None:
         async with operated(tmp_path, slower) as (b, operator):
-            operator.send(1, GOOD)
+            operator.send(1, GOOD, hold_s=5)
+            await operator.hears_of_trial()
             await asyncio.to_thread(_take_over, b.broker.port)
             operator.send(2, GOOD.replace("2.0", "3.0"))
             await operator.hears("COMMITTED", 2)
@@ -255,3 +324,7 @@ def _take_over(port: int) -> None:
         client.loop(1)
         client.disconnect()
         client.loop(0.1)
+
+
+if __name__ == "__main__":
+    asyncio.run(on_a_disk_that_may_only_be_read(Path(sys.argv[1])))
