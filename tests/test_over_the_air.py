@@ -124,6 +124,41 @@ def test_what_a_sensor_gave_before_it_was_renamed_arrives_under_its_old_name(tmp
     asyncio.run(main())
 
 
+@pytest.mark.soak
+def test_what_a_sensor_gave_under_a_name_that_crashes_took_back_keeps_name_and_unit(tmp_path: Path) -> None:
+    """It takes 15 s."""
+
+    def prepare(b: Bench) -> None:
+        vacate(b)
+        text = b.daemon.config.read_text().replace("send_every = 0.2", "send_every = 5.0")
+        b.daemon.config.write_text(text.replace("commit_within = 0.5", "commit_within = 5.0"))
+
+    def gave(b: Bench, device: str) -> int:
+        return int((b.daemon.status() or {}).get("devices", {}).get(device, {}).get("good", 0))
+
+    async def main() -> None:
+        async with operated(tmp_path, prepare) as (b, operator):
+            operator.send(1, SENSOR.format("old"))
+            await operator.hears("COMMITTED", 1)
+            operator.send(2, SENSOR.format("new"))
+            await until(lambda: gave(b, "new") > 2)
+            b.relay.cut()
+            for _ in range(2):
+                await until(lambda: gave(b, "new") > 2)
+                b.daemon.kill()
+                b.daemon.start()
+            b.relay.restore()
+            await operator.hears("RB_CRASHLOOP", 2)
+            await until(lambda: gave(b, "old") > 2)
+            await asyncio.to_thread(b.daemon.stop)
+            assert not b.heard.holes()
+            assert len(times(b, "new")) > 4
+            volts = [record for record in b.heard.records if record.name.endswith("/voltage_l1")]
+            assert {record.unit for record in volts} == {"V"}
+
+    asyncio.run(main())
+
+
 def transitions(b: Bench) -> list[tuple[Any, ...]]:
     """Return what became of documents, in order of time: stream, number and verdict."""
     rows: dict[float, dict[str, Any]] = {}

@@ -114,6 +114,14 @@ class Catalogue:
         """Return the SenML unit of a channel that was noted; "" for none, and for records of quality."""
         return self._units.get((device, channel), "")
 
+    def units(self, device: str) -> dict[str, str]:
+        """Return the SenML units of the channels of a device."""
+        return {channel: unit for (name, channel), unit in self._units.items() if name == device}
+
+    def remember(self, device: str, units: Mapping[str, str]) -> None:
+        """Know the units of a device that is not described any more, until the next change."""
+        self._units.update({(device, channel): unit for channel, unit in units.items()})
+
     def hash(self, dataset: str) -> str:
         """Return what stands for the whole description of a dataset."""
         if dataset not in self._hashes:
