@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +184,10 @@ class Pole:
         left = self._journal.open()
         await self._buffer.restore(left, self._within)
         for reading in left.readings:
-            if reading.device in self._health:  # else it was taken out of the file; its readings go out without units
+            if reading.device in self._health:
                 self._catalogue.note(reading.device, (name for name in reading.values if QUALITY not in name))
+            else:  # it was taken out of the file, or was there for a trial only
+                self._catalogue.remember(reading.device, left.units.get(reading.device, {}))
             self.packer.keep(reading)
         if self._journal.trouble:
             log.info("a crash may lose what is not on the disk yet", why=self._journal.trouble)
@@ -250,7 +252,11 @@ class Pole:
     def _account(self, device: Driver) -> Account:
         health = self._health[device.id]
         health.latest.clear()  # it may be another kind of device by now
-        return Account(device, health=health, now=self._clock.now, note=self._catalogue.note, keep=self._accept)
+        return Account(device, health=health, now=self._clock.now, note=self._note, keep=self._accept)
+
+    def _note(self, device: str, channels: Iterable[str]) -> None:
+        self._catalogue.note(device, channels)
+        self._journal.describe(device, self._catalogue.units(device))
 
     def _carriers(self) -> list[Job]:
         jobs = [self._buffer.run(), self._uplink.run(), self._forward.run(), self._report.run()]

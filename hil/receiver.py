@@ -30,6 +30,7 @@ class Heard:
         state: its latest state message.
         states: all its statuses, in order.
         catalogues: the latest catalogue of each dataset.
+        editions: all catalogues by the hash that packs name them by.
         records: all records, in order of arrival.
         latest: the last record of each name.
         packs: dataset to the (epoch, seq) of its packs, with how often each came.
@@ -42,6 +43,7 @@ class Heard:
     state: dict[str, Any] = field(default_factory=dict)
     states: list[str] = field(default_factory=list)
     catalogues: dict[str, dict[str, Any]] = field(default_factory=dict)
+    editions: dict[str, dict[str, Any]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     latest: dict[str, Record] = field(default_factory=dict)
     packs: dict[str, dict[tuple[int, int], int]] = field(default_factory=lambda: defaultdict(dict))
@@ -56,7 +58,9 @@ class Heard:
             self.state = json.loads(payload)
             self.states.append(self.state["status"])
         elif kind.startswith("catalogue/"):
-            self.catalogues[kind.removeprefix("catalogue/")] = json.loads(plain(payload))
+            catalogue = json.loads(plain(payload))
+            self.catalogues[kind.removeprefix("catalogue/")] = catalogue
+            self.editions[catalogue["version"]["instance"]] = catalogue
         elif kind.startswith("event/"):
             self.events.append(json.loads(payload))
         elif kind.startswith("data/"):

@@ -48,6 +48,8 @@ class Uart(Line):
         device: what is on it.
         seed: for noise and faults.
         mode: how received characters reach the gateway, see ``hil.line``.
+        baud: how the device is set: at another speed it and the gateway hear noise of one another. None: as the
+            gateway speaks.
 
     Attributes:
         alive: a dead device neither hears nor talks.
@@ -56,8 +58,17 @@ class Uart(Line):
             had no time for), ``garbled`` (characters somebody babbled over).
     """
 
-    def __init__(self, wire: Wire, device: Answers | Talks, *, seed: int = 0, mode: Mode = "fifo") -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        device: Answers | Talks,
+        *,
+        seed: int = 0,
+        mode: Mode = "fifo",
+        baud: int | None = None,
+    ) -> None:
         super().__init__(wire, seed=seed, mode=mode, half_duplex=False)
+        self._baud = baud
         self.device = device
         self.alive = True
         self.faults = Faults(seed, wire.link.name)
@@ -76,7 +87,7 @@ class Uart(Line):
         if not self.alive or not isinstance(self.device, Answers):
             return
         self.counts["heard"] += len(data)
-        if answer := self.device.hear(data):
+        if answer := self.device.hear(self._sampled(data)):
             self._say("answered", answer, at + self.device.turnaround_s)
 
     def _speak(self) -> None:
@@ -96,8 +107,12 @@ class Uart(Line):
         if "silent" in struck:
             return
         message = self.faults.damage(message, struck) * (2 if "dup" in struck else 1)
-        self._free_at = self._talk(max(start + struck.get("late", 0.0), self._free_at), message)
+        self._free_at = self._talk(max(start + struck.get("late", 0.0), self._free_at), self._sampled(message))
         self.counts[how] += 1
+
+    def _sampled(self, data: bytes) -> bytes:
+        """Return what the other end makes of it, which samples the wire at its own speed."""
+        return data if self._baud in {None, self.wire.baud} else self._dice.randbytes(len(data))
 
 
 class Replay:

@@ -6,6 +6,7 @@ Found not to hold for aiomqtt (2.5.1):
 * One that ends as the time for an answer is over raises a cancellation in the event loop. Here it does not.
 * A cancellation that comes together with the answer to CONNECT or SUBSCRIBE is lost. Here it can be raised.
 * A socket is watched by its number, also when it is closed by then and the number is another file's. Here it is not.
+* A broker that sends more than can be read is read for ever, and nothing else has a turn. Here all others have one.
 * A connect that is cancelled goes on in its thread and takes over the session. Here it ends before CONNECT is sent.
 
 Found to cost time with paho, for each message: calls of the kernel, four for one that is acknowledged, a turn of the
@@ -27,6 +28,7 @@ import functools
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import aiomqtt
@@ -109,6 +111,27 @@ class Client(aiomqtt.Client):
         self.silent |= reason_code.value == KEEPALIVE_TIMEOUT
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
+    def _on_socket_open(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401  # aiomqtt's signature
+        sock: PahoSocket,
+    ) -> None:
+        super()._on_socket_open(client, userdata, sock)
+        more: asyncio.Handle | None = None
+
+        def read() -> None:
+            nonlocal more
+            if more is not None:
+                more.cancel()
+                more = None
+            if client.socket() is sock:
+                self._go_on(client.loop_read)
+            if client.socket() is sock and _pending(sock):
+                more = self._loop.call_soon(read)
+
+        self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), read)  # in the place of aiomqtt's
+
     def _on_socket_register_write(
         self,
         client: paho.Client,
@@ -121,22 +144,22 @@ class Client(aiomqtt.Client):
             if self._given_up:
                 self.abort()
             elif client.socket() is sock:  # it is called a moment later
-                self._loop.add_writer(number, self._write)
+                self._loop.add_writer(number, self._go_on, client.loop_write)
 
         def write() -> None:
             if client.socket() is sock:
-                self._write()
+                self._go_on(client.loop_write)
             if client.socket() is sock and client.want_write():
-                self._loop.add_writer(number, self._write)
+                self._loop.add_writer(number, self._go_on, client.loop_write)
 
         if self._connected.done():
             self._loop.call_soon(write)
         else:  # this may be the thread that connects
             self._loop.call_soon_threadsafe(watch)
 
-    def _write(self) -> None:
+    def _go_on(self, step: Callable[[], object]) -> None:
         try:
-            self._client.loop_write()
+            step()
         except Exception as error:  # noqa: BLE001  # whatever it is, it ends the link
             if not self._disconnected.done():
                 self._disconnected.set_exception(error)
@@ -252,6 +275,11 @@ class _ReadAhead:
         """How much can be read before there is more on the network."""
         below = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
         return len(self._data) + below
+
+
+def _pending(sock: PahoSocket) -> int:
+    assert isinstance(sock, _ReadAhead | _WebSocket)  # noqa: S101  # _create_socket makes no other
+    return sock.pending()
 
 
 def _is_acknowledged(command: int, qos: int) -> bool:

@@ -82,6 +82,7 @@ class Link(Client):
     Attributes:
         version: of MQTT.
         window: messages that may be without a PUBACK at a time.
+        dropped: messages to us that came while as many as may waited.
         acked: messages that were acknowledged so far.
     """
 
@@ -126,6 +127,7 @@ class Link(Client):
             logger=_quiet,
         )
         self._unheard = unheard
+        self.dropped = 0
         self._ears: list[_Ear] = []
         self._broker = broker
         self.version = version
@@ -390,8 +392,10 @@ class Link(Client):
         received = Received(message.topic, bytes(message.payload), message.retain, backfill)
         for ear in self._ears:
             if any(paho.topic_matches_sub(topic, received.topic) for topic in ear.topics):
-                with contextlib.suppress(asyncio.QueueFull):
+                try:
                     ear.heard.put_nowait(received)
+                except asyncio.QueueFull:
+                    self.dropped += 1
 
     def _on_unsubscribe(
         self,

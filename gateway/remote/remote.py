@@ -6,12 +6,13 @@ link there is: the pole may be of other groups since, or believe other keys.
 
 import asyncio
 import contextlib
+import time
 from typing import Generic
 
 import structlog
 
 from gateway.link.broker import Message, Received, Refused, UplinkDown
-from gateway.link.mqtt_link import Link
+from gateway.link.mqtt_link import MOST_UNHEARD, Link
 from gateway.link.uplink import Uplink
 from gateway.remote.confirmed_commit import ConfirmedCommit
 from gateway.remote.document import FLEET, GROUP, POLE
@@ -21,6 +22,7 @@ from gateway.remote.reported import reported
 from gateway.words import messages
 
 TICK_S = 1.0
+REST = 9.0  # times what it took to look at a message: who floods gets a tenth of the processor
 FLEET_TOPIC = "fleet/1/config"
 
 log = structlog.get_logger()
@@ -90,9 +92,19 @@ class Remote(Generic[Wanted]):
         await self._renewed.wait()
 
     async def _hear(self, link: Link) -> None:
+        """Hear until the link breaks; where some was dropped, until all that waited is heard: then it comes again."""
+        dropped, waiting = link.dropped, 0
         async with contextlib.aclosing(link.hear(*self._topics())) as heard:
             async for received in heard:
+                began = time.thread_time()
                 await self._take(received)
+                await asyncio.sleep(REST * (time.thread_time() - began))
+                if link.dropped > dropped:
+                    dropped, waiting = link.dropped, MOST_UNHEARD
+                elif waiting:
+                    waiting -= 1
+                    if not waiting:
+                        return
 
     async def _tell(self, link: Link) -> None:
         while True:

@@ -6,6 +6,7 @@ then the packs themselves. The flash sees nothing of it; a power cut takes it, w
 A record is a kind, the length of its body, the CRC-32 of kind and body, the body::
 
     H  boot, format             heads the file; one of another boot is no use, its stamps mean nothing
+    U  units of a device        what its channels are measured in
     R  a reading                accepted
     P  a framed pack            sealed: the readings of its dataset before it are in it
     G  numbers of packs         settled: acknowledged, in the database, or given way
@@ -25,7 +26,7 @@ import marshal
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,13 @@ class Left:
     Attributes:
         packs: by number, those that were not settled.
         readings: those that were in no pack yet.
+        units: device to what its channels are measured in, also of one that is not in the file any more.
         last: dataset to the (epoch, n) of the last pack that is known of, settled or not.
     """
 
     packs: dict[int, Pack] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
+    units: dict[str, dict[str, str]] = field(default_factory=dict)
     last: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -84,6 +87,8 @@ class Journal:
         self._live = 0
         self._readings: dict[str, list[tuple[int, int]]] = {}  # dataset to where its records lie
         self._packs: dict[int, tuple[int, int]] = {}
+        self._units: dict[str, Mapping[str, str]] = {}
+        self._described: dict[str, tuple[int, int]] = {}  # device to where its units lie
         self.trouble = "there is no folder in RAM; systemd gives one to the service"
 
     def open(self) -> Left:
@@ -106,10 +111,17 @@ class Journal:
             os.close(self._file)
             self._file = -1
 
+    def describe(self, device: str, units: Mapping[str, str]) -> None:
+        """Keep what the channels of a device are measured in, for as long as its readings may need it."""
+        self._units[device] = units
+        self._live -= self._described.pop(device, (0, 0))[1]
+
     def accept(self, reading: Reading) -> None:
         """Keep a reading until its pack is sealed."""
         if self._file < 0:
             return
+        if reading.device not in self._described and (units := self._units.get(reading.device)):
+            self._keep_units(reading.device, units)
         if place := self._append(b"R", _body(reading)):
             self._readings.setdefault(reading.dataset, []).append(place)
             self._live += place[1]
@@ -131,6 +143,11 @@ class Journal:
             self._live -= sum(self._packs.pop(number)[1] for number in gone)
             if self._size > max(REWRITE_BYTES, 2 * self._live):
                 self._rewrite()
+
+    def _keep_units(self, device: str, units: Mapping[str, str]) -> None:
+        if place := self._append(b"U", marshal.dumps((device, dict(units)))):
+            self._described[device] = place
+            self._live += place[1]
 
     def _append(self, kind: bytes, body: bytes) -> tuple[int, int] | None:
         """Append a record and return where it lies; None where it could not be kept."""
@@ -155,6 +172,7 @@ class Journal:
         self.trouble = str(error)
         self._readings.clear()
         self._packs.clear()
+        self._described.clear()
         self._size = self._live = 0
         if self._file >= 0:
             os.ftruncate(self._file, 0)
@@ -178,6 +196,9 @@ class Journal:
                 reading = _reading(body)
                 readings.setdefault(reading.dataset, []).append(reading)
                 self._readings.setdefault(reading.dataset, []).append((at, end - at))
+            elif kind == b"U":
+                device, left.units[device] = _units(body)
+                self._described[device] = at, end - at
             elif kind == b"P":
                 number, pack = frame.unseal(body)
                 packs[number] = pack
@@ -199,7 +220,8 @@ class Journal:
         self._live = sum(size for _, size in self._places())
 
     def _places(self) -> list[tuple[int, int]]:
-        return sorted([*self._packs.values(), *(place for places in self._readings.values() for place in places)])
+        kept = *self._described.values(), *self._packs.values()
+        return sorted([*kept, *(place for places in self._readings.values() for place in places)])
 
     def _rewrite(self) -> None:
         """Write the file anew with what is still wanted, beside it, and put it in its place."""
@@ -218,6 +240,7 @@ class Journal:
             return
         os.close(self._file)
         self._file, self._size = file, size
+        self._described = {device: (moved[at], length) for device, (at, length) in self._described.items()}
         self._packs = {number: (moved[at], length) for number, (at, length) in self._packs.items()}
         for dataset, places in self._readings.items():
             self._readings[dataset] = [(moved[at], length) for at, length in places]
@@ -258,6 +281,11 @@ def _body(reading: Reading) -> bytes:
     except ValueError:  # there is a quality in it, of a class that is ours
         values = {name: tuple(value) if isinstance(value, Quality) else value for name, value in values.items()}
         return marshal.dumps((reading.dataset, reading.device, reading.at, values))
+
+
+def _units(body: bytes) -> tuple[str, dict[str, str]]:
+    device, units = marshal.loads(body)  # noqa: S302  # as below
+    return device, units
 
 
 def _reading(body: bytes) -> Reading:

@@ -118,6 +118,10 @@ class Catalogue:
         """Return the SenML units of a device's channels that have one."""
         return {channel: unit for (name, channel), unit in self._units.items() if name == device and unit}
 
+    def remember(self, device: str, units: Mapping[str, str]) -> None:
+        """Know the units of a device that is not described any more, until the next change."""
+        self._units.update({(device, channel): unit for channel, unit in units.items()})
+
     def hash(self, dataset: str) -> str:
         """Return what stands for the whole description of a dataset."""
         if dataset not in self._hashes:

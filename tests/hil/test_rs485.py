@@ -117,6 +117,19 @@ def test_a_damaged_request_is_not_answered(tmp_path: Path) -> None:
     play(tmp_path / "port", scene)
 
 
+def test_at_another_speed_nobody_understands(tmp_path: Path) -> None:
+    async def main() -> None:
+        with contextlib.closing(Rs485(Wire(tmp_path / "port"), [sdm630(1)], baud=19_200)) as line:
+            line.plug()
+            with Port(tmp_path / "port", 9600) as port:
+                assert await port.ask(VOLTS) == b""
+                assert line.counts == {"requests": 1, "unreadable": 1}
+                port.serial.baudrate = 19_200
+                assert is_good(await port.ask(VOLTS))
+
+    run(main())
+
+
 def test_a_pause_inside_a_request_breaks_it_in_two(tmp_path: Path) -> None:
     async def scene(line: Rs485, port: Port) -> None:
         port.serial.write(VOLTS[:4])

@@ -48,9 +48,17 @@ class Both(Echo):
         return TICK
 
 
-def play(link: Path, device: Answers | Talks, scene: Scene, *, mode: Mode = "fifo", seed: int = 1) -> None:
+def play(
+    link: Path,
+    device: Answers | Talks,
+    scene: Scene,
+    *,
+    mode: Mode = "fifo",
+    seed: int = 1,
+    baud: int | None = None,
+) -> None:
     async def main() -> None:
-        with contextlib.closing(Uart(Wire(link), device, seed=seed, mode=mode)) as uart:
+        with contextlib.closing(Uart(Wire(link), device, seed=seed, mode=mode, baud=baud)) as uart:
             uart.plug()
             with Port(link) as port:
                 await scene(uart, port)
@@ -74,6 +82,25 @@ def test_a_device_frames_what_comes_in_pieces_by_itself(tmp_path: Path) -> None:
         assert await port.ask(b"lo\n") == b"HELLO\n"
 
     play(tmp_path / "port", Echo(), scene)
+
+
+def test_at_another_speed_both_hear_noise(tmp_path: Path) -> None:
+    device = Both()
+
+    async def scene(uart: Uart, port: Port) -> None:
+        assert await port.ask(b"hello\n", 0.9) == b""
+        assert (len(device.line), device.line != b"hello\n") == (6, True)
+        await asyncio.sleep(0.5)
+        assert (len(port.received), port.received != TICK) == (len(TICK), True)
+        port.serial.baudrate = 19_200
+        device.line = b""
+        await asyncio.sleep(0.1)
+        assert await port.ask(b"hello\n") == b"HELLO\n"
+        await asyncio.sleep(0.5)
+        assert port.received.endswith(TICK)
+        assert uart.counts["spoken"] == 2
+
+    play(tmp_path / "port", device, scene, baud=19_200)
 
 
 def test_a_talker_keeps_its_period_and_does_not_drift(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hil.scripted_broker import Ack, ScriptedBroker, Send
 from tests.link.broker_scene import play, where
 
 MANY = 3 * MOST_UNHEARD
+FLOOD = 4000
 GO = Message("go", b"")
 
 
@@ -97,6 +98,26 @@ def test_what_nobody_hears_yet_waits_up_to_the_bound_and_all_of_it_without_one(u
                 await hear_on(heard, got)
         assert got[:3] == [b"0", b"1", b"2"]
         assert kept <= len(got) <= kept + 1  # the first was taken before the others waited, or not
+
+    play(scene)
+
+
+def test_a_broker_that_floods_leaves_all_others_their_turn() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        packets = publish("a", b"xyz") * FLOOD + publish("end", b"")  # 9 bytes: hardly one ends where a read does
+        broker.on_publish = lambda _: [Send(packets), Ack()]
+        link = await connected(broker)
+        async with contextlib.aclosing(link.hear("end")) as heard:
+            end = asyncio.ensure_future(anext(heard))
+            await asyncio.sleep(1)  # it has subscribed
+            sent = asyncio.ensure_future(link.send(GO))
+            turns = 0
+            while not end.done():
+                await asyncio.sleep(0)
+                turns += 1
+            assert turns > FLOOD / 2
+            await sent
+        await link.close()
 
     play(scene)
 

@@ -242,6 +242,22 @@ def test_what_worked_of_other_files_does_not_hide_that_new_ones_do_not(
     asyncio.run(scene())
 
 
+def test_a_name_that_the_brokers_certificate_has_not_is_not_gone_to(
+    tmp_path: Path, broker: Callable[[Authority], Mosquitto]
+) -> None:
+    async def scene() -> None:
+        ours = Authority(tmp_path)
+        with contextlib.closing(_Stopped(broker(ours))) as stopped:
+            files = TlsFiles(ca=str(ours.cert))
+            async with uplink_to(where(stopped.port, tls=files)) as uplink:
+                link = await uplink.link()
+                uplink.change([where(stopped.port, tls=files, host="localhost")])
+                await until(lambda: "made out to another name than localhost" in uplink.astray)
+                assert await uplink.link() is link
+
+    asyncio.run(scene())
+
+
 class _Stopped:
     """A broker that is stopped in the end."""
 

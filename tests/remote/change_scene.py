@@ -78,6 +78,8 @@ class Watch(Clock):
 class FakeLink:
     """A link that takes everything, and hears nothing or is told that it may not."""
 
+    dropped = 0
+
     def __init__(self, *, may_hear: bool) -> None:
         self.ended = asyncio.get_running_loop().create_future()
         self._may_hear = may_hear

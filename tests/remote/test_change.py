@@ -1,19 +1,21 @@
 """The running pole as a change sees it: what it is told, what it tells, and what outlives it."""
 
 import asyncio
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.link.mqtt_link import MOST_UNHEARD, Received
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import State
 from gateway.remote.override import Override
 from gateway.remote.verdict import Code, Verdict
 from gateway.words.standing import NOTHING
-from tests.remote.change_scene import DEAD, HOLD_S, OWN, WELL, WITHIN_S, Pole, play, told
+from tests.remote.change_scene import DEAD, HOLD_S, OWN, WELL, WITHIN_S, FakeLink, Pole, play, told
 
 __all__ = ["told"]
 
@@ -274,6 +276,51 @@ def test_an_override_begins_and_ends_by_itself_on_any_pole(tmp_path: Path, told:
         assert pole.change.standing().trial == ""
 
     play(tmp_path, told, scene)
+
+
+def test_who_floods_gets_a_tenth_of_the_processor(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent_s = itertools.count()
+    taken_at: list[float] = []
+
+    async def flood(*topics: object) -> AsyncGenerator[Received, None]:
+        del topics
+        for _ in range(100):
+            taken_at.append(asyncio.get_running_loop().time())
+            yield Received("pole/1/pole-1/config/desired", b"{", retain=False)
+        await asyncio.Future()
+
+    async def scene(pole: Pole) -> None:
+        await asyncio.sleep(1000)
+        assert [later - earlier for earlier, later in itertools.pairwise(taken_at)] == [9.0] * 99
+        assert pole.result()[0] == "refused"
+
+    monkeypatch.setattr("tests.remote.change_scene.FakeLink.hear", flood)
+    monkeypatch.setattr("gateway.remote.remote.time.thread_time", lambda: float(next(spent_s)))
+    play(tmp_path, told, scene, REMOTE)
+
+
+def test_after_a_flood_what_is_retained_is_heard_anew(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    async def flood(link: FakeLink, *topics: str) -> AsyncGenerator[Received, None]:
+        heard.append("anew")
+        if len(heard) == 1:
+            link.dropped += 1
+            for _ in range(1 + MOST_UNHEARD):  # one was being looked at, and so many waited
+                heard.append("one")
+                yield Received(topics[-1], b"{", retain=False)
+        await asyncio.Future()
+
+    async def scene(_: Pole) -> None:
+        await asyncio.sleep(10)
+        assert heard == ["anew", *["one"] * (1 + MOST_UNHEARD), "anew"]
+
+    monkeypatch.setattr("tests.remote.change_scene.FakeLink.hear", flood)
+    play(tmp_path, told, scene, REMOTE)
 
 
 def slots(folder: Path) -> Iterator[State]:

@@ -273,6 +273,10 @@ MUTANTS = {
         "change.py", "if each.fate and each.fate.result:", "if False:"
     ),
     "a renamed device is not waited for": Mutant("change.py", "names.get(name, name) for name in", "name for name in"),
+    "who floods gets all of the processor": Mutant("remote.py", "REST = 9.0", "REST = 0.0"),
+    "what was dropped in a flood is lost": Mutant(
+        "remote.py", "dropped, waiting = link.dropped, MOST_UNHEARD", "dropped = link.dropped"
+    ),
     "a trial is reported each second": Mutant("remote.py", "report.trial and _but_left(report.trial)", "report.trial"),
 }
 

@@ -57,6 +57,22 @@ def test_what_was_accepted_and_not_settled_is_there_for_the_next_run(ram: Path) 
     assert left.last == {"air": (1, 1), "noise": (1, 1)}
 
 
+def test_the_units_of_a_device_outlive_it_and_a_new_file(ram: Path) -> None:
+    journal, _ = opened(ram)
+    for n in range(600):
+        if n == 1:
+            journal.describe("dust", {"pm10": "ug/m3"})
+            journal.accept(reading(1))
+        journal.sealed(number_of(1, n), pack(n, "noise", size=4000))
+        journal.settled([number_of(1, n)])
+    assert (ram / "journal").stat().st_size < 2 * REWRITE_BYTES
+    again, left = opened(ram)
+    assert (left.units, left.readings) == ({"dust": {"pm10": "ug/m3"}}, [reading(1)])
+    again.describe("dust", {"pm10": "ug/m3", "co2": "ppm"})
+    again.accept(reading(2))
+    assert opened(ram)[1].units == {"dust": {"pm10": "ug/m3", "co2": "ppm"}}
+
+
 def test_it_goes_on_in_the_same_file(ram: Path) -> None:
     first, _ = opened(ram)
     first.accept(reading(1))
@@ -132,6 +148,7 @@ def test_it_is_bounded_where_nothing_is_ever_settled(ram: Path) -> None:
 
 def test_a_full_file_system_is_told_and_the_journal_works_again_afterwards(ram: Path) -> None:
     journal, _ = opened(ram)
+    journal.describe("dust", {"pm10": "ug/m3"})
     journal.accept(reading(1))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((ram / "journal").stat().st_size + 10, before[1]))
@@ -145,7 +162,8 @@ def test_a_full_file_system_is_told_and_the_journal_works_again_afterwards(ram: 
     journal.accept(reading(3))
     assert journal.trouble == ""
     # What it lacked a part of it does not tell at all: half of a story is a wrong one.
-    assert opened(ram)[1].readings == [reading(3)]
+    left = opened(ram)[1]
+    assert (left.readings, left.units) == ([reading(3)], {"dust": {"pm10": "ug/m3"}})
 
 
 @pytest.mark.parametrize("folder", [None, Path("/proc")])

@@ -69,9 +69,11 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(folder: Path, *, commit_within: float = 0.5, send_every: float = 0.2) -> AsyncIterator[Bench]:
-    """Start everything but the gateway."""
-    mosquitto = broker.mosquitto(folder)
+async def bench(
+    folder: Path, *, commit_within: float = 0.5, send_every: float = 0.2, extra: str = ""
+) -> AsyncIterator[Bench]:
+    """Start everything but the gateway; ``extra`` is for the broker's configuration."""
+    mosquitto = broker.mosquitto(folder, extra)
     mosquitto.start()
     relay = Relay(mosquitto.port)
     await relay.start()

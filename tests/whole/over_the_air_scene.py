@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from unittest import mock
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.commands.cli_scene import call
-from tests.whole.bench_pole import POLE, Bench, bench
+from gateway.remote.verdict import Code
+from tests.bench_pole import POLE, Bench, bench
+from tests.cli_scene import call
 
 REPORTED, DESIRED = f"pole/1/{POLE}/config/reported", f"pole/1/{POLE}/config/desired"
 REMOTE = '[remote]\nenabled = true\ntrust = "{folder}/trust"\nstate = "{folder}/config"\n'
@@ -33,8 +35,8 @@ class Operator:
         self.reports: list[dict[str, Any]] = []
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="operator", protocol=mqtt.MQTTv5)
         self._client.on_message = lambda _c, _d, message: self.reports.append(json.loads(message.payload))
+        self._client.on_connect = lambda client, *_: client.subscribe(REPORTED, qos=1)  # after each restart of a broker
         self._client.connect("127.0.0.1", port)
-        self._client.subscribe(REPORTED, qos=1)
         self._client.loop_start()
 
     def close(self) -> None:
@@ -51,10 +53,10 @@ class Operator:
         self._path("trust").mkdir()
         self._sign("root.toml", "trust/root.json")
 
-    def send(self, seq: int, settings: str) -> None:
-        """Sign a document and publish it."""
+    def send(self, seq: int, settings: str, *, hold_s: int = 1) -> None:
+        """Sign a document and publish it; all must be well for so long before it stays."""
         self._path("layer.toml").write_text(settings)
-        terms = "[trial]\nwindow_s = 10\nhold_s = 1\n"
+        terms = f"[trial]\nwindow_s = 10\nhold_s = {hold_s}\n"
         self._path("document.toml").write_text(
             f'stream = "pole/{POLE}"\nseq = {seq}\nvalid = "1d"\nsettings = "layer.toml"\n{terms}'
         )
@@ -62,14 +64,20 @@ class Operator:
         self._client.publish(DESIRED, self._path(f"{seq}.json").read_bytes(), qos=1, retain=True)
 
     async def hears(self, name: str, seq: int) -> dict[str, Any]:
-        """Wait for a report with this verdict."""
-        async with asyncio.timeout(3 * COME_S):
-            while True:
-                for report in self.reports:
-                    last = report.get("last", {})
-                    if (last.get("name"), last.get("seq")) == (name, seq):
-                        return report
-                await asyncio.sleep(0.05)
+        """Wait for a report with this verdict; that it ended in another way ends the wait."""
+        give_up = time.monotonic() + 3 * COME_S
+        while time.monotonic() < give_up:
+            for report in self.reports:
+                last = report.get("last", {})
+                if (last.get("name"), last.get("seq")) == (name, seq):
+                    return report
+                assert last.get("seq") != seq or not Code(last["code"]).result, last
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"no {name} of {seq}, but {self.reports[-1:]}")
+
+    async def hears_of_trial(self) -> None:
+        """Wait for a report that something is tried."""
+        await until(lambda: any("trial" in report for report in self.reports))
 
     def _path(self, name: str) -> Path:
         return self._folder / name
@@ -84,19 +92,21 @@ class Operator:
 
 @contextlib.asynccontextmanager
 async def operated(
-    folder: Path, prepare: Callable[[Bench], object] = lambda _: None
+    folder: Path, prepare: Callable[[Bench], object] = lambda _: None, *, extra: str = ""
 ) -> AsyncIterator[tuple[Bench, Operator]]:
-    """Start a pole that takes documents; ``prepare`` may change its file before."""
+    """Start a pole that takes documents; ``prepare`` may change its file before, ``extra`` is for the broker's."""
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(RIGHT)
     with mock.patch.dict(os.environ, PYTHONPATH=str(folder / "site")):
-        async with _operated(folder, prepare) as both:
+        async with _operated(folder, prepare, extra) as both:
             yield both
 
 
 @contextlib.asynccontextmanager
-async def _operated(folder: Path, prepare: Callable[[Bench], object]) -> AsyncIterator[tuple[Bench, Operator]]:
-    async with bench(folder) as b:
+async def _operated(
+    folder: Path, prepare: Callable[[Bench], object], extra: str
+) -> AsyncIterator[tuple[Bench, Operator]]:
+    async with bench(folder, extra=extra) as b:
         b.daemon.config.write_text(b.daemon.config.read_text() + REMOTE.format(folder=folder))
         prepare(b)
         operator = Operator(folder, b.broker.port)

@@ -1,7 +1,16 @@
-"""Documents that would harm a pole, and harm that comes while one is tried: it comes back, and loses nothing."""
+"""Documents that would harm a pole, and harm that comes while one is tried: it comes back, and loses nothing.
+
+Each takes half a minute at the most, and waits most of it.
+"""
 
 import asyncio
+import contextlib
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +18,18 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from gateway.remote.strict_json import LARGEST_BYTES
 from hil.broker import free_port, mosquitto
-from tests.link.pki import Authority
-from tests.whole.bench_pole import DATASET, POLE, Bench
-from tests.whole.over_the_air_scene import operated, until
+from hil.rs485 import Rs485
+from hil.twins.modbus import noise
+from hil.twins.nmea0183 import Nmea0183
+from hil.uart import Uart
+from hil.wire import Wire
+from tests.bench_pole import DATASET, POLE, Bench
+from tests.buffer_fs import mount
+from tests.over_the_air_scene import DESIRED, operated, until
+from tests.pki import Authority
+from tests.test_buffer_fs import UNSHARE
 
 pytestmark = pytest.mark.soak
 
@@ -22,27 +39,50 @@ GOOD = '[[device]]\nid = "meter-1"\nevery = 2.0\n'
 DEAF = "topic write #\n"
 TLS = "listener {port} 127.0.0.1\ncafile {ca}\n{pair}\n"
 UNCHANGED = "meter-0", "meter-2", "meter-3"
+SERIAL = """\
+[port.pair]
+path = "{folder}/pair"
+baud = 9600
+[[device]]
+id = "noise"
+driver = "modbus"
+port = "pair"
+profile = "rs485-noise-meter"
+every = {every}
+[port.mast]
+path = "{folder}/mast"
+[[device]]
+id = "gnss"
+driver = "nmea0183"
+port = "mast"
+every = {every}
+"""
+FLOOD_S = 6.0
+FLOODED = 4.0  # intervals between two readings while the machine of the test is busy with the flood as well
+HARDLY_SIGNED = b'{"payloadType":"application/vnd.polegate.config.v1+json","payload":"","signatures":[]}'
+MANY_OBJECTS = b"[" + b"{}," * (LARGEST_BYTES // 12) + b"{}]"
 
 
 def slower(b: Bench) -> None:
-    """Have the devices read at a pace that a busy machine keeps."""
-    b.daemon.config.write_text(b.daemon.config.read_text().replace("every = 0.1", f"every = {EVERY_S}"))
+    """Have the devices read at a pace that a busy machine keeps, and be waited for as long as a trial takes."""
+    text = b.daemon.config.read_text().replace("every = 0.1", f"every = {EVERY_S}")
+    b.daemon.config.write_text(f"{text}[reload]\ndevice_within = 9.0\n")
 
 
 def times(b: Bench, device: str) -> list[float]:
     """Return when a device was read."""
-    return sorted(record.time for record in b.heard.records if record.name == f"{POLE}/{device}/voltage_l1")
+    return sorted({record.time for record in b.heard.records if record.name.startswith(f"{POLE}/{device}/")})
 
 
-async def all_is_well(b: Bench) -> None:
+async def all_is_well(b: Bench, unchanged: tuple[str, ...] = UNCHANGED, longest: float = MISSED) -> None:
     """Prove that the devices nobody touched missed nothing, and that nothing is lost."""
     packs = len(b.heard.packs[DATASET])
     await b.wait(packs + 10)
     await asyncio.to_thread(b.daemon.stop)
     assert not b.heard.holes()
-    for device in UNCHANGED:
+    for device in unchanged:
         read = times(b, device)
-        assert max(later - earlier for earlier, later in itertools.pairwise(read)) < MISSED * EVERY_S, device
+        assert max(later - earlier for earlier, later in itertools.pairwise(read)) < longest * EVERY_S, device
 
 
 @pytest.fixture
@@ -88,6 +128,99 @@ def test_a_document_that_harms_is_taken_back_and_costs_the_others_no_poll(
     asyncio.run(main())
 
 
+@contextlib.contextmanager
+def serial_lines(folder: Path) -> Iterator[None]:
+    """Plug in two adapters with devices that are set to 9600 baud: one is asked, one talks by itself."""
+    pair = Rs485(Wire(folder / "pair"), [noise(1)], baud=9600)
+    mast = Uart(Wire(folder / "mast"), Nmea0183(), baud=9600)
+    with contextlib.closing(pair), contextlib.closing(mast):
+        pair.plug()
+        mast.plug()
+        yield
+
+
+@pytest.mark.parametrize(("port", "device", "other"), [("pair", "noise", "gnss"), ("mast", "gnss", "noise")])
+def test_a_baud_rate_that_silences_a_line_is_taken_back_and_costs_the_others_no_poll(
+    tmp_path: Path, port: str, device: str, other: str
+) -> None:
+    def prepare(b: Bench) -> None:
+        slower(b)
+        b.daemon.config.write_text(b.daemon.config.read_text() + SERIAL.format(folder=tmp_path, every=EVERY_S))
+
+    async def main() -> None:
+        with serial_lines(tmp_path):
+            async with operated(tmp_path, prepare) as (b, operator):
+                operator.send(1, f"[port.{port}]\nbaud = 1200\n")
+                report = await operator.hears("RB_SENSORS", 1)
+                assert report["last"]["text"] == f"no values since it was applied from {device}, and before"
+                read = len(times(b, device))
+                await until(lambda: len(times(b, device)) >= read + 2)
+                operator.send(2, GOOD)
+                await operator.hears("COMMITTED", 2)
+                await all_is_well(b, (*UNCHANGED, other))
+
+    asyncio.run(main())
+
+
+def test_a_broker_with_the_certificate_of_another_name_is_given_up_and_told(tmp_path: Path) -> None:
+    ours, port, wrong_port = Authority(tmp_path), free_port(), free_port()
+    (tmp_path / "wrong").mkdir()
+    pair = ours.issue("other", host="other.example")
+    wrong = mosquitto(tmp_path / "wrong", TLS.format(port=wrong_port, ca=ours.cert, pair=pair.lines))
+
+    def prepare(b: Bench) -> None:
+        slower(b)
+        b.relay.target = port
+        text = b.daemon.config.read_text().replace('url = "mqtt:', f'ca_file = "{ours.cert}"\nurl = "mqtts:')
+        b.daemon.config.write_text(text)
+
+    async def main() -> None:
+        extra = TLS.format(port=port, ca=ours.cert, pair=ours.issue("broker").lines)
+        async with operated(tmp_path, prepare, extra=extra) as (b, operator):
+            operator.send(1, f'[uplink]\nurl = "mqtts://localhost:{wrong_port}"\n')
+            report = await operator.hears("RB_UPSTREAM", 1)
+            why = 'made out to another name than localhost; write a name that it has into "url"'
+            assert why in report["last"]["text"]
+            assert report["streams"][f"pole/{POLE}"]["fate"] == "RB_UPSTREAM"
+            assert "gone" not in b.heard.states  # the link to the broker of before was never given up
+            operator.send(2, GOOD)
+            await operator.hears("COMMITTED", 2)
+            await all_is_well(b)
+
+    wrong.start()
+    try:
+        asyncio.run(main())
+    finally:
+        wrong.stop()
+
+
+@pytest.mark.parametrize(("payload", "per_s"), [(HARDLY_SIGNED, 10_000), (MANY_OBJECTS, 240)], ids=["small", "large"])
+def test_a_broker_that_floods_does_not_stop_the_polls(tmp_path: Path, payload: bytes, per_s: int) -> None:
+    async def main() -> None:
+        async with operated(tmp_path, slower) as (b, operator):
+            await asyncio.to_thread(_flood, b.broker.port, payload, per_s)
+            operator.send(1, GOOD)
+            await operator.hears("COMMITTED", 1)
+            await all_is_well(b, longest=FLOODED)
+
+    asyncio.run(main())
+
+
+def _flood(port: int, payload: bytes, per_s: int) -> None:
+    """Publish that so often, as nobody who may sign does."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="hostile", protocol=mqtt.MQTTv5)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    began, sent = time.monotonic(), 0
+    while (passed := time.monotonic() - began) < FLOOD_S:
+        for _ in range(round(passed * per_s) - sent):
+            client.publish(DESIRED, payload)
+            sent += 1
+        time.sleep(0.01)
+    client.disconnect()
+    client.loop_stop()
+
+
 @pytest.mark.parametrize("moment", ["before it comes", "while it is tried", "just after it was applied"])
 def test_a_link_that_breaks_at_any_moment_changes_nothing_about_a_good_document(tmp_path: Path, moment: str) -> None:
     async def main() -> None:
@@ -96,7 +229,7 @@ def test_a_link_that_breaks_at_any_moment_changes_nothing_about_a_good_document(
                 b.relay.cut()
             operator.send(1, GOOD)
             if moment != "before it comes":
-                await until(lambda: any("trial" in report for report in operator.reports))
+                await operator.hears_of_trial()
             if moment == "while it is tried":
                 await asyncio.sleep(0.5)
             b.relay.cut()
@@ -108,10 +241,73 @@ def test_a_link_that_breaks_at_any_moment_changes_nothing_about_a_good_document(
     asyncio.run(main())
 
 
+def test_a_broker_that_is_killed_while_a_document_is_tried_changes_nothing_about_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path, slower) as (b, operator):
+            operator.send(1, GOOD, hold_s=2)
+            await operator.hears_of_trial()
+            await asyncio.to_thread(b.receiver.fence)
+            b.broker.kill()
+            b.broker.start()
+            await operator.hears("COMMITTED", 1)
+            await all_is_well(b)
+
+    asyncio.run(main())
+
+
+def test_an_edit_of_the_file_while_a_document_is_tried_waits_for_its_end_and_both_hold(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path, slower) as (b, operator):
+            operator.send(1, GOOD, hold_s=2)
+            await operator.hears_of_trial()
+            text = b.daemon.config.read_text()
+            edited = text.replace('port = "p2"', 'port = "p2"\nheight = 3.0')
+            b.daemon.config.write_text(edited)
+            os.kill(b.daemon.pid, signal.SIGHUP)
+            await operator.hears("COMMITTED", 1)
+            report = await operator.hears("COMMITTED", 0)
+            assert report["last"]["stream"] == "local"
+            assert report["streams"][f"pole/{POLE}"]["active_seq"] == 1
+            await until(lambda: b.heard.catalogues[DATASET]["polegate:devices"]["meter-2"].get("height") == 3.0)
+            await all_is_well(b, ("meter-0", "meter-3"))
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_may_only_be_read_from_the_midst_of_a_trial_on_takes_it_back(tmp_path: Path) -> None:
+    if subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:  # noqa: S603
+        pytest.skip("a mount namespace is not permitted here")
+    command = [*UNSHARE, sys.executable, "-m", __name__, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def on_a_disk_that_may_only_be_read(folder: Path) -> None:
+    """Play that; what is mounted here is mounted for this process and its children alone."""
+    disk = folder / "config"
+
+    def prepare(b: Bench) -> None:
+        slower(b)
+        disk.mkdir()
+        mount(disk)
+
+    async with operated(folder, prepare) as (b, operator):
+        operator.send(1, GOOD, hold_s=5)
+        await operator.hears_of_trial()
+        mount(disk, "remount", "ro")
+        report = await operator.hears("STORAGE", 1)
+        assert "it proved itself, and that cannot be written down: [Errno 30]" in report["last"]["text"]
+        mount(disk, "remount", "rw")
+        operator.send(2, GOOD)
+        await operator.hears("COMMITTED", 2)
+        await all_is_well(b)
+
+
 def test_who_takes_the_session_over_again_and_again_is_survived(tmp_path: Path) -> None:
     async def main() -> None:
         async with operated(tmp_path, slower) as (b, operator):
-            operator.send(1, GOOD)
+            operator.send(1, GOOD, hold_s=5)
+            await operator.hears_of_trial()
             await asyncio.to_thread(_take_over, b.broker.port)
             operator.send(2, GOOD.replace("2.0", "3.0"))
             await operator.hears("COMMITTED", 2)
@@ -128,3 +324,7 @@ def _take_over(port: int) -> None:
         client.loop(1)
         client.disconnect()
         client.loop(0.1)
+
+
+if __name__ == "__main__":
+    asyncio.run(on_a_disk_that_may_only_be_read(Path(sys.argv[1])))
