@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.link.mqtt_link import MOST_UNHEARD, Received
+from gateway.link.broker import Received
+from gateway.link.mqtt_link import MOST_UNHEARD
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import State
 from gateway.remote.override import Override

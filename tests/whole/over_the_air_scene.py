@@ -17,8 +17,8 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.remote.verdict import Code
-from tests.bench_pole import POLE, Bench, bench
-from tests.cli_scene import call
+from tests.commands.cli_scene import call
+from tests.whole.bench_pole import POLE, Bench, bench
 
 REPORTED, DESIRED = f"pole/1/{POLE}/config/reported", f"pole/1/{POLE}/config/desired"
 REMOTE = '[remote]\nenabled = true\ntrust = "{folder}/trust"\nstate = "{folder}/config"\n'

@@ -25,11 +25,11 @@ from hil.twins.modbus import noise
 from hil.twins.nmea0183 import Nmea0183
 from hil.uart import Uart
 from hil.wire import Wire
-from tests.bench_pole import DATASET, POLE, Bench
-from tests.buffer_fs import mount
-from tests.over_the_air_scene import DESIRED, operated, until
-from tests.pki import Authority
-from tests.test_buffer_fs import UNSHARE
+from tests.link.pki import Authority
+from tests.store.buffer_fs import mount
+from tests.store.test_buffer_fs import UNSHARE
+from tests.whole.bench_pole import DATASET, POLE, Bench
+from tests.whole.over_the_air_scene import DESIRED, operated, until
 
 pytestmark = pytest.mark.soak
 
