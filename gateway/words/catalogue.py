@@ -6,7 +6,7 @@ hash goes into every pack of its dataset, so that a reader knows which descripti
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from drivers.contract import Channel
@@ -92,6 +92,7 @@ class Catalogue:
         self._site = site
         equal = {name for name, device in self._devices.items() if device == before.get(name)}
         self._units = {(device, channel): unit for (device, channel), unit in self._units.items() if device in equal}
+        self._unit = _told_by(self._units)
         self._hashes.clear()
         for name in self._devices.keys() - equal:
             for channel in self._devices[name].expected():
@@ -110,9 +111,13 @@ class Catalogue:
         if new:
             self._hashes.pop(self._devices[device].home, None)
 
-    def unit(self, device: str, channel: str) -> str:
-        """Return the SenML unit of a channel that was noted; "" for none, and for records of quality."""
-        return self._units.get((device, channel), "")
+    @property
+    def unit(self) -> Callable[[str, str], str]:
+        """What tells the SenML unit of a channel that was noted, by device and name; "" for none.
+
+        It is another one after a change: who keeps what one said asks the next one anew.
+        """
+        return self._unit
 
     def units(self, device: str) -> dict[str, str]:
         """Return the SenML units of a device's channels that have one."""
@@ -177,3 +182,7 @@ class Catalogue:
 def _device(device: Source) -> Device:
     facts = {fact: getattr(device, fact, None) for fact in FACTS}
     return Device(make=device.make(), driver=device.driver, **facts)
+
+
+def _told_by(units: Mapping[tuple[str, str], str]) -> Callable[[str, str], str]:
+    return lambda device, channel: units.get((device, channel), "")

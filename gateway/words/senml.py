@@ -65,7 +65,7 @@ def encode(
     Args:
         readings: at least one.
         pole: what all names begin with.
-        unit_of: device and channel to SenML unit, "" for none; what it says of a channel it says for ever.
+        unit_of: device and channel to SenML unit, "" for none; what one says of a channel it says for ever.
         utc_offset: what to add to a stamp for nanoseconds since 1970.
         labels: ours, for the first record.
     """

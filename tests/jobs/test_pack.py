@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import zstandard
 
+from drivers.modbus import Modbus
 from drivers.ruuvi import Ruuvi
 from drivers.sds011 import Sds011
 from gateway.jobs.pack import MOST_VALUES, Packer
-from gateway.words.catalogue import Catalogue
+from gateway.words.catalogue import Catalogue, Site
 from gateway.words.payload import SMALL_BYTES
 from gateway.words.reading import Pack, Reading
 from hil.senml import ZSTD_MAGIC, read
@@ -278,5 +279,21 @@ def test_all_that_is_open_is_sealed_at_the_end_and_nothing_after_it() -> None:
         await asyncio.sleep(600)
         bench.packer.seal_all()
         assert len(bench.packs) == 2
+
+    play(scene)
+
+
+def test_a_register_map_that_is_put_right_is_told_with_its_new_unit_from_the_next_pack_on() -> None:
+    def meter(unit: str) -> Modbus:
+        register = {"channel": "pressure", "address": 1, "unit": unit, "title": "x"}
+        profile = {"maker": "x", "model": "x", "source": "x", "dataset": "air", "register": [register]}
+        return Modbus.model_validate({"id": "dust", "driver": "modbus", "port": "bus", "profile": profile})
+
+    async def scene(b: Bench) -> None:
+        for unit in ("Pa", "hPa", "Pa"):
+            b.catalogue.change([meter(unit)], {}, Site())
+            b.packer.keep(Reading("dust", "air", b.clock.now(), {"pressure": 1013}))
+            b.packer.seal_all()
+        assert [read(pack.blob)[0].unit for pack in b.packs] == ["Pa", "hPa", "Pa"]
 
     play(scene)
