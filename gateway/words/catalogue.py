@@ -103,6 +103,10 @@ class Catalogue:
         """Name the datasets there are."""
         return sorted({device.home for device in self._devices.values()})
 
+    def remember(self, device: str, units: Mapping[str, str]) -> None:
+        """Know the units of a device that is not described any more, until the next change."""
+        self._units.update({(device, channel): unit for channel, unit in units.items()})
+
     def note(self, device: str, channels: Iterable[str]) -> None:
         """Take in channels that a device was seen to send."""
         new = [channel for channel in channels if (device, channel) not in self._units]
@@ -122,10 +126,6 @@ class Catalogue:
     def units(self, device: str) -> dict[str, str]:
         """Return the SenML units of a device's channels that have one."""
         return {channel: unit for (name, channel), unit in self._units.items() if name == device and unit}
-
-    def remember(self, device: str, units: Mapping[str, str]) -> None:
-        """Know the units of a device that is not described any more, until the next change."""
-        self._units.update({(device, channel): unit for channel, unit in units.items()})
 
     def hash(self, dataset: str) -> str:
         """Return what stands for the whole description of a dataset."""

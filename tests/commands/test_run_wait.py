@@ -17,7 +17,7 @@ from gateway.commands.run_wait import last_good, wait_for
 from gateway.config.settings import Settings
 from hil.daemon import Daemon
 
-BROUGHT = Path(__file__).parent.parent / "systemd/debian/pole.toml"  # by the package
+BROUGHT = Path(__file__).parents[2] / "systemd/debian/pole.toml"  # by the package
 BROUGHT_SHA256 = "27c58d62af809617e81ce20661622012ca6bae1fea67f877130b3fd0457b7b46"
 NOTHING = 'holds no setting; the least is [pole] with its "id" and [uplink] with its "url"'
 SOUND = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://127.0.0.1:1"\n[buffer]\npath = "{}/buffer.db"\n'
