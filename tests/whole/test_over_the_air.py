@@ -9,14 +9,13 @@ import itertools
 import os
 import statistics
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
 
 from tests.commands.cli_scene import call
 from tests.whole.bench_pole import DATASET, POLE, Bench
-from tests.whole.over_the_air_scene import operated, until
+from tests.whole.over_the_air_scene import MINE, operated, transitions, until
 
 LATE_S = 2.0  # a poll that is missing on a busy machine, and not a pack of them
 
@@ -159,32 +158,22 @@ def test_what_a_sensor_gave_under_a_name_that_crashes_took_back_keeps_name_and_u
     asyncio.run(main())
 
 
-def transitions(b: Bench) -> list[tuple[Any, ...]]:
-    """Return what became of documents, in order of time: stream, number and verdict."""
-    rows: dict[float, dict[str, Any]] = {}
-    for record in b.heard.records:
-        if record.name.startswith(f"{POLE}/_configuration/"):
-            rows.setdefault(record.time, {})[record.name.rsplit("/", 1)[1]] = record.value
-    return [(row["stream"], row["seq"], row["verdict"]) for _, row in sorted(rows.items())]
-
-
 def test_what_became_of_a_change_while_the_broker_was_away_comes_afterwards_once_and_in_order(tmp_path: Path) -> None:
     async def main() -> None:
         async with operated(tmp_path) as (b, operator):
-            mine = f"pole/{POLE}"
             operator.send(1, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
             await operator.hears_of_trial()
-            await until(lambda: transitions(b) == [(mine, 1, "OK")])
+            await until(lambda: transitions(b) == [(MINE, 1, "OK")])
             b.relay.cut()
             for _ in range(3):  # twice in the trial, and once when it was just taken back
                 b.daemon.kill()
                 b.daemon.start()
                 await until(lambda: b.daemon.status() is not None)
-            assert transitions(b) == [(mine, 1, "OK")]
+            assert transitions(b) == [(MINE, 1, "OK")]
             b.relay.restore()
             # The broker has the document still, and gives it again on the new link
-            await until(lambda: (mine, 0, "TOMBSTONED") in transitions(b) and not b.heard.holes())
-            assert transitions(b) == [(mine, 1, "OK"), (mine, 1, "RB_CRASHLOOP"), (mine, 0, "TOMBSTONED")]
+            await until(lambda: (MINE, 0, "TOMBSTONED") in transitions(b) and not b.heard.holes())
+            assert transitions(b) == [(MINE, 1, "OK"), (MINE, 1, "RB_CRASHLOOP"), (MINE, 0, "TOMBSTONED")]
             described = {each["polegate:name"] for each in b.heard.catalogues["configuration"]["properties"].values()}
             assert described == {record.name for record in b.heard.records if "/_configuration/" in record.name}
 

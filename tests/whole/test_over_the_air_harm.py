@@ -5,7 +5,6 @@ Each takes half a minute at the most, and waits most of it.
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 import subprocess
@@ -29,16 +28,22 @@ from tests.link.pki import Authority
 from tests.store.buffer_fs import mount
 from tests.store.test_buffer_fs import UNSHARE
 from tests.whole.bench_pole import DATASET, POLE, Bench
-from tests.whole.over_the_air_scene import DESIRED, operated, until
+from tests.whole.over_the_air_scene import (
+    DESIRED,
+    EVERY_S,
+    GOOD,
+    UNCHANGED,
+    all_is_well,
+    operated,
+    slower,
+    times,
+    until,
+)
 
 pytestmark = pytest.mark.soak
 
-EVERY_S = 1.0
-MISSED = 1.75  # intervals between two readings where a poll is missing; one may be late
-GOOD = '[[device]]\nid = "meter-1"\nevery = 2.0\n'
 DEAF = "topic write #\n"
 TLS = "listener {port} 127.0.0.1\ncafile {ca}\n{pair}\n"
-UNCHANGED = "meter-0", "meter-2", "meter-3"
 SERIAL = """\
 [port.pair]
 path = "{folder}/pair"
@@ -61,28 +66,6 @@ FLOOD_S = 6.0
 FLOODED = 4.0  # intervals between two readings while the machine of the test is busy with the flood as well
 HARDLY_SIGNED = b'{"payloadType":"application/vnd.polegate.config.v1+json","payload":"","signatures":[]}'
 MANY_OBJECTS = b"[" + b"{}," * (LARGEST_BYTES // 12) + b"{}]"
-
-
-def slower(b: Bench) -> None:
-    """Have the devices read at a pace that a busy machine keeps, and be waited for as long as a trial takes."""
-    text = b.daemon.config.read_text().replace("every = 0.1", f"every = {EVERY_S}")
-    b.daemon.config.write_text(f"{text}[reload]\ndevice_within = 9.0\n")
-
-
-def times(b: Bench, device: str) -> list[float]:
-    """Return when a device was read."""
-    return sorted({record.time for record in b.heard.records if record.name.startswith(f"{POLE}/{device}/")})
-
-
-async def all_is_well(b: Bench, unchanged: tuple[str, ...] = UNCHANGED, longest: float = MISSED) -> None:
-    """Prove that the devices nobody touched missed nothing, and that nothing is lost."""
-    packs = len(b.heard.packs[DATASET])
-    await b.wait(packs + 10)
-    await asyncio.to_thread(b.daemon.stop)
-    assert not b.heard.holes()
-    for device in unchanged:
-        read = times(b, device)
-        assert max(later - earlier for earlier, later in itertools.pairwise(read)) < longest * EVERY_S, device
 
 
 @pytest.fixture
