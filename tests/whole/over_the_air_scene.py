@@ -137,9 +137,14 @@ class Operator:
             await asyncio.sleep(0.05)
         raise AssertionError(f"no {name} of {seq}, but {self.reports[-1:]}")
 
-    async def hears_of_trial(self) -> None:
-        """Wait for a report that something is tried."""
-        await until(lambda: any("trial" in report for report in self.reports))
+    async def hears_of_trial(self, *, well: bool = False) -> None:
+        """Wait for a report that something is tried; ``well``: and that it lacks nothing."""
+
+        def says(trial: dict[str, Any]) -> bool:
+            gates = trial.get("gates", {})
+            return not well or (gates.get("downlink") and not gates.get("sensors"))
+
+        await until(lambda: any(says(report["trial"]) for report in self.reports if "trial" in report))
 
     async def hears_that(self, **stands: object) -> None:
         """Wait for a report that the pole's own stream stands so, and that nothing is tried."""

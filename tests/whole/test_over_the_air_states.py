@@ -47,7 +47,8 @@ class State(NamedTuple):
         sent: what it was sent before; but for the last, each is tried when the next one comes.
         ends: how each document ends: its stream, number and verdict.
         held: what is in the file that is being written; "": none is.
-        heard: the verdict on the last one that was heard; "": none was.
+        heard: the verdict on the last one that was heard; "": none was, and it is on trial.
+        well: all is well in its trial, though not for long enough.
         stands: how the pole says that it stands, before more is sent.
         later: what is sent then.
     """
@@ -56,6 +57,7 @@ class State(NamedTuple):
     ends: list[tuple[str, int, str]]
     held: str = ""
     heard: str = ""
+    well: bool = False
     stands: Mapping[str, object] = {"active_seq": 1}
     later: Sequence[Sent] = ()
 
@@ -98,7 +100,7 @@ STATES = {
         [sent(hold_s=5), sent(2, BETTER)], TWO_IN_FORCE, heard="BUSY", stands={"active_seq": 2}
     ),
     "its trial is being brought to the disk": State([sent()], IN_FORCE, held='"boot": '),
-    "it is tried": State([sent(hold_s=5)], IN_FORCE),
+    "it is tried, and all is well": State([sent(hold_s=5)], IN_FORCE, well=True),
     "it is tried at another broker": State(
         [sent(settings=ELSEWHERE, window_s=10)],
         [(MINE, 1, "RB_UPSTREAM"), (MINE, 2, "COMMITTED")],
@@ -129,7 +131,7 @@ async def reach(state: State, operator: Operator, card: Card) -> None:
     elif state.heard:
         await operator.hears(state.heard, last["seq"])
     else:
-        await operator.hears_of_trial()
+        await operator.hears_of_trial(well=state.well)
 
 
 async def ends_as_it_should(state: State, b: Bench, operator: Operator, unchanged: tuple[str, ...]) -> None:
