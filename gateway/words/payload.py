@@ -2,20 +2,16 @@
 
 Readers of MQTT 5 are told; others look at the first four bytes, which no JSON begins with.
 
-The fast strategy takes a fifth of the CPU of a lazy one (level 6), for packs that are a fifth larger. Matches of less
-than seven bytes are not looked for: between numbers they are chance.
+Packs repeat themselves from look to look, which the lowest level finds as well: level 6 takes four times the CPU for a
+twelfth fewer bytes.
 """
 
 import zstandard
 
 SMALL_BYTES = 200  # below, compression makes it longer
-ONCE_LEVEL = 6
+LEVEL, ONCE_LEVEL = 1, 6
 MAGIC = zstandard.FRAME_HEADER  # MAGIC_NUMBER is negative on 32 bit
-_compressor = zstandard.ZstdCompressor(
-    compression_params=zstandard.ZstdCompressionParameters(
-        strategy=zstandard.STRATEGY_FAST, min_match=7, window_log=17, hash_log=13
-    )
-)
+_compressor = zstandard.ZstdCompressor(level=LEVEL)
 
 
 def packed(raw: bytes) -> bytes:

@@ -24,7 +24,7 @@ The first record of the pack also sets the version and our labels, which a reade
 A record of quality carries the reason as ``why``. Version 26 allows the secondary units of RFC 8798 (RFC 9100 section
 4: 10 + 2 to the 4th).
 
-Python does nothing for a value and little for a look. The text of a look is made once, with blanks; pydantic's JSON
+Python does nothing for a number and little for a look. The text of a look is made once, with blanks; pydantic's JSON
 writer writes all numbers of the pack at once, shortest form, and they are put into the blanks.
 """
 
@@ -32,7 +32,7 @@ import functools
 import itertools
 import json
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic_core import to_json
 
@@ -45,7 +45,6 @@ KNOWN_LOOKS = 512  # a pole has some dozens
 Value = int | float | bool | str | Quality
 UnitOf = Callable[[str, str], str]
 
-BLANKS = {int: b'"v":%b', float: b'"v":%b', bool: b'"vb":%b'}
 BASE = "bn", "bt"
 OF_A_RECORD = {*BASE, "n", "u", "v", "vb", "vs", "why"}
 
@@ -70,20 +69,18 @@ def encode(
         labels: ours, for the first record.
     """
     texts = [b"[{", _escaped(to_json({"bver": VERSION, **labels})[1:-1]), b","]
-    numbers: list[object] = []
+    blanks: list[Value] = []
     device = ""
     for reading in sorted(readings, key=operator.attrgetter("device")):
         if reading.device != device:
             device = reading.device
             texts.append(_base_name(pole, device))
-        channels, values = tuple(reading.values), reading.values.values()
-        numbers.append(_seconds(reading.at + utc_offset))
-        look = _look(device, channels, tuple(map(type, values)), unit_of)
-        if look:
-            numbers += values
-        texts.append(look or _told(device, channels, values, unit_of))
+        values = reading.values
+        texts.append(_look(device, tuple(values), unit_of))
+        blanks.append(_seconds(reading.at + utc_offset))
+        blanks += values.values()
     template = b"".join(texts).removesuffix(b",{") + b"]"
-    return template % tuple(to_json(numbers)[1:-1].split(b","))
+    return template % tuple(_filled(blanks))
 
 
 def amended(pack: bytes, *, shift: int = 0, labels: Mapping[str, int | str] | None = None, without: str = "") -> bytes:
@@ -136,36 +133,30 @@ def _base_name(pole: str, device: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=KNOWN_LOOKS)
-def _look(device: str, channels: Sequence[str], kinds: Sequence[type], unit_of: UnitOf) -> bytes:
-    """Write a look with blanks for its time and its values; b"" where some of these are neither numbers nor flags."""
-    if not BLANKS.keys() >= set(kinds):
-        return b""
-    return _records(device, channels, [BLANKS[kind] for kind in kinds], unit_of)
-
-
-def _told(device: str, channels: Sequence[str], values: Iterable[Value], unit_of: UnitOf) -> bytes:
-    """Write a look with a blank for its time only."""
-    return _records(device, channels, [_escaped(_value(value)) for value in values], unit_of)
-
-
-def _records(device: str, channels: Sequence[str], values: Iterable[bytes], unit_of: UnitOf) -> bytes:
-    names = (_escaped(_name(channel, unit_of(device, channel))) for channel in channels)
-    records = (b"%b,%b},{" % record for record in zip(names, values, strict=True))
-    return b'"bt":%b,' + b"".join(records)
+def _look(device: str, channels: Sequence[str], unit_of: UnitOf) -> bytes:
+    """Write a look with blanks for its time and its values; they begin behind "bt" and "v"."""
+    names = [_escaped(_name(channel, unit_of(device, channel))) for channel in channels]
+    return b'"bt%b,' + b"".join(b'%b,"v%%b},{' % name for name in names)
 
 
 def _name(channel: str, unit: str) -> bytes:
     return to_json({"n": channel, "u": unit} if unit else {"n": channel})[1:-1]
 
 
+def _filled(blanks: Sequence[Value]) -> list[bytes]:
+    """Return what goes into the blanks."""
+    told = to_json(blanks)[1:-1]
+    if b'"' in told:  # a text, or why there is no value
+        return list(map(_value, blanks))
+    numbers = b'":' + told.replace(b",", b',":')
+    return numbers.replace(b'":t', b'b":t').replace(b'":f', b'b":f').split(b",")  # flags are not "v", but "vb"
+
+
 def _value(value: Value) -> bytes:
     if isinstance(value, Quality):
-        told: Record = {"v": value.code, "why": value.why}
-    elif isinstance(value, bool):
-        told = {"vb": value}
-    else:
-        told = {"vs" if isinstance(value, str) else "v": value}
-    return to_json(told)[1:-1]
+        return b'":%d,"why":%b' % (value.code, to_json(value.why))
+    kind = b"b" if isinstance(value, bool) else b"s" if isinstance(value, str) else b""
+    return b'%b":%b' % (kind, to_json(value))
 
 
 def _escaped(text: bytes) -> bytes:
