@@ -69,7 +69,7 @@ bench: .bench/pole/.ready debian-test  ## measure for some fifteen minutes; prin
 	.bench/pole/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .bench/wheel/*.whl
 	$(BIN)/python -m hil.bench --polegate .bench/pole/bin/polegate $(SCENARIO)
 
-soak: $(READY) debian-test  ## the long proofs: kills, power cuts, a week offline, mutants; some thirty-five minutes
+soak: $(READY) debian-test  ## the long proofs: kills, power cuts, a week offline, mutants; about an hour
 	$(BIN)/pytest -m soak --timeout 1200
 
 fuzz: $(READY) debian-test  ## any input at all, new each time: twenty times what make test tries, some ten minutes
