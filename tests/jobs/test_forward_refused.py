@@ -249,7 +249,7 @@ def test_a_pack_that_is_too_large_for_the_broker_arrives_in_parts(tmp_path: Path
         broker.on_publish = lambda publish: Close() if len(publish.payload) > 2900 else Ack()
         async with delivering(tmp_path, broker.port) as delivery:
             state = asyncio.create_task(tell_state(delivery.uplink))
-            whole = sealed(1000)
+            whole = sealed(900)
             delivery.put(5, "noise")
             delivery.buffer.put(whole, 10.0)
             await asyncio.wait_for(delivery.buffer.empty(), 600)
