@@ -16,6 +16,7 @@ from hil.twins.modbus import sdm630
 
 POLE = "test-pole"
 METERS = 4
+EVERY_S = 0.1
 DATASET = "energy"
 
 CONFIG = """\
@@ -37,7 +38,7 @@ id = "meter-{n}"
 driver = "modbus"
 port = "p{n}"
 profile = "eastron-sdm630"
-every = 0.1
+every = {every}
 """
 
 
@@ -90,7 +91,7 @@ async def bench(
             commit_within=commit_within,
             send_every=send_every,
         )
-        + "".join(METER.format(n=number, port=server.port) for number, server in enumerate(servers))
+        + "".join(METER.format(n=number, port=server.port, every=EVERY_S) for number, server in enumerate(servers))
     )
     try:
         with Receiver(mosquitto.port) as receiver:

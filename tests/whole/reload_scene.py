@@ -19,6 +19,7 @@ from hil.rs485 import Rs485
 from hil.twins.modbus import noise, sdm630
 from hil.wire import Wire
 from tests.link.pki import Authority
+from tests.whole.bench_pole import METER
 
 POLE = "test-pole"
 METERS = 3
@@ -47,16 +48,6 @@ commit_within = 0.5
 [port.pair]
 path = "{folder}/pair"
 baud = 9600
-"""
-METER = """
-[port.p{n}]
-path = "tcp://127.0.0.1:{port}"
-[[device]]
-id = "meter-{n}"
-driver = "modbus"
-port = "p{n}"
-profile = "eastron-sdm630"
-every = {every}
 """
 NOISE = """
 [[device]]
