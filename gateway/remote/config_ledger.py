@@ -4,14 +4,14 @@ A disk that is busy takes seconds to write, and the pole's devices are polled me
 and whoever writes waits for that. Others come on in that time. So whoever changes the state takes the turn before he
 reads what he changes, and has it until what he wrote is true: there is one change at a time, and one write.
 
-A write is no place to be cancelled at, for the disk would not know of it. Who is cancelled while he writes goes on to
-the next place where he waits for something else, as if the write had taken no time.
+A write is no place to be cancelled at; see :mod:`gateway.host.one_thread`.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+from gateway.host.one_thread import OneThread
 from gateway.remote.config_folder import ConfigFolder
 from gateway.remote.config_state import LOCAL, State
 from gateway.remote.verdict import Code, Verdict
@@ -96,15 +96,8 @@ class Ledger:
 
 
 async def _on_thread(work: Callable[[], T]) -> T:
-    """Do something that may take a while, to its end. Who is cancelled meanwhile is cancelled where he waits next."""
-    done = asyncio.get_running_loop().run_in_executor(None, work)
-    cancelled = False
-    while not done.done():
-        try:
-            await asyncio.wait([done])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled and (task := asyncio.current_task()):
-        task.uncancel()  # it was asked for once
-        task.cancel()
-    return done.result()
+    thread = OneThread("state")  # one for each: it is written once in a long while
+    try:
+        return await thread.do(work)
+    finally:
+        thread.shutdown(wait=False)

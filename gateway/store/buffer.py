@@ -280,10 +280,12 @@ class Buffer:
     async def barrier(self) -> None:
         """Return when all that was put is on the disk. Raises SqlError, OSError; nothing is lost then.
 
-        Once begun it comes to its end, also when whoever called it is cancelled: the thread writes on, and what it
-        wrote must not be written again.
+        Once it writes it comes to its end, also when whoever called it is cancelled: what was written must not be
+        written again.
         """
-        await asyncio.shield(self._loop.create_task(self._commit()))
+        await self._commit()
+        if (task := asyncio.current_task()) and task.cancelling():
+            await asyncio.sleep(0)  # a place to be cancelled at; the disk is none
 
     async def end(self) -> None:
         """Write all that is not acknowledged; the process ends. Raises SqlError, OSError where that fails."""

@@ -4,18 +4,14 @@ The event loop never waits for the disk. A file that cannot be opened is tried a
 to be damaged is mended and the work done again. On a file system that may only be read, a copy in RAM is used.
 """
 
-import asyncio
-import contextlib
-import queue
 import random
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
+from gateway.host.one_thread import OneThread
 from gateway.store import pack_mend
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_rows import Waiting
@@ -79,8 +75,7 @@ class Disk:
         self._in_ram = in_ram
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
         self._epoch = 0
-        self._loop = asyncio.get_running_loop()
-        self._thread = OneThread(self._loop)
+        self._thread = OneThread("buffer")
         self.is_open = False
         self.trouble = ""
         self.mended: Mended | None = None
@@ -145,12 +140,12 @@ class Disk:
 
     async def answer(self) -> None:
         """Return when the thread has nothing to do that was asked of it before."""
-        await self._on_thread(lambda: None)
+        await self._thread.do(lambda: None)
 
     async def close(self) -> None:
         """Close it."""
         if self.is_open:
-            await self._on_thread(self._file.close)
+            await self._thread.do(self._file.close)
         self.leave()
 
     def leave(self) -> None:
@@ -168,7 +163,7 @@ class Disk:
         self.trouble = trouble
 
     async def _open(self) -> None:
-        contents = await self._on_thread(self._open_file)
+        contents = await self._thread.do(self._open_file)
         self.is_open = True
         self._epoch = contents.epoch
         self._note(contents.mended)
@@ -190,7 +185,7 @@ class Disk:
             return False
         folder = self._in_ram
         try:
-            copy = await self._on_thread(lambda: pack_mend.copy(self._path, folder))
+            copy = await self._thread.do(lambda: pack_mend.copy(self._path, folder))
             if copy is None:
                 return False
             self._file = self._file_at(copy)
@@ -207,15 +202,15 @@ class Disk:
     async def _sound(self, work: Callable[[], T]) -> T:
         """Do something with the file; where it turns out to be damaged, mend it and do it again."""
         try:
-            return await self._on_thread(work)
+            return await self._thread.do(work)
         except SqlError as error:
             if not is_damage(error):
                 raise
             why = str(error)
-        mended, there = await self._on_thread(lambda: self._file.mend(why))
+        mended, there = await self._thread.do(lambda: self._file.mend(why))
         self._note(mended)
         self._on_mend(there)
-        return await self._on_thread(work)
+        return await self._thread.do(work)
 
     def _note(self, mended: Mended | None) -> None:
         if mended is not None:
@@ -227,46 +222,3 @@ class Disk:
                 damaged=mended.damaged,
                 set_aside=mended.aside,
             )
-
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._thread, work)
-
-
-class OneThread(Executor):
-    """One thread: what it does it does in turn. A pool of one would cost half as much again for each piece of work."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._jobs: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
-        self._jobs = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="buffer", daemon=True)
-        self._thread.start()
-
-    def submit(self, fn: Callable[..., T], /, *args: Any) -> asyncio.Future[T]:  # type: ignore[override]  # noqa: ANN401
-        """Have it done; ``run_in_executor`` takes a future of its own loop as it is."""
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((future, fn, args))
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # Executor's
-        """End the thread, once all is done that it was given."""
-        del cancel_futures
-        self._jobs.put(None)
-        if wait:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while job := self._jobs.get():
-            future, work, args = job
-            try:
-                settle, outcome = future.set_result, work(*args)
-            except BaseException as error:  # noqa: BLE001  # it belongs to whoever awaits the future
-                settle, outcome = future.set_exception, error
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(_settle, future, settle, outcome)
-            del job, future, settle, outcome  # they would live until the next
-
-
-def _settle(future: asyncio.Future[Any], settle: Callable[[Any], None], outcome: object) -> None:
-    if not future.done():  # cancelled meanwhile
-        settle(outcome)

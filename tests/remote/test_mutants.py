@@ -22,7 +22,7 @@ class Mutant(NamedTuple):
     new: str
 
 
-COMMIT, INCOMING, LEDGER = "confirmed_commit.py", "incoming.py", "config_ledger.py"
+COMMIT, INCOMING, LEDGER, THREAD = "confirmed_commit.py", "incoming.py", "config_ledger.py", "one_thread.py"
 MUTANTS = {
     "no fsync of the file before the rename": Mutant("config_folder.py", "os.fsync(file)", "pass"),
     "no fsync of the folder": Mutant("config_folder.py", "os.fsync(folder)", "pass"),
@@ -41,12 +41,10 @@ MUTANTS = {
         "        await self._plant.find_way()\n",
         "        await self._plant.find_way()\n        await self._apply(wanted)\n",
     ),
-    "the pole waits for the disk": Mutant(
-        LEDGER, "done = asyncio.get_running_loop().run_in_executor(None, work)", "return work()"
-    ),
-    "who is cancelled leaves the disk to it": Mutant(LEDGER, "            cancelled = True", "            raise"),
-    "who is cancelled while he writes is not": Mutant(LEDGER, "        task.cancel()", "        pass"),
-    "who is cancelled once is cancelled twice": Mutant(LEDGER, "task.uncancel()", "pass"),
+    "the pole waits for the disk": Mutant(LEDGER, "return await thread.do(work)", "return work()"),
+    "who is cancelled leaves the disk to it": Mutant(THREAD, "        return False", "        return super().cancel()"),
+    "who is cancelled while he writes is not": Mutant(THREAD, "                task.cancel()", "                pass"),
+    "who is cancelled once is cancelled twice": Mutant(THREAD, "task.uncancel()", "pass"),
     "a state that is being written is told": Mutant(
         LEDGER,
         "        await _on_thread(lambda: self._write(state))\n        self.state = self._saved = state",

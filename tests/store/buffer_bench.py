@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 from unittest import mock
 
+from gateway.host.one_thread import Certain
 from gateway.store import pack_sql
 from gateway.store.buffer import Buffer
 from gateway.store.pack_file import PackFile
@@ -66,7 +67,7 @@ class SlowDisk(VirtualLoop):
         """Run the function when those before it are through."""
         if not self.job_s:
             return super().run_in_executor(executor, func, *args)
-        future: asyncio.Future[T] = self.create_future()
+        future: Certain[T] = Certain(loop=self)
 
         def do() -> None:
             done: asyncio.Future[T] = super(SlowDisk, self).run_in_executor(executor, func, *args)
@@ -74,9 +75,8 @@ class SlowDisk(VirtualLoop):
 
         def tell(done: asyncio.Future[T]) -> None:
             if error := done.exception():
-                if not future.done():
-                    future.set_exception(error)
-            elif not future.done():
+                future.set_exception(error)
+            else:
                 future.set_result(done.result())
             self._next()
 

@@ -1,6 +1,7 @@
 """The buffer: what is written and when, in which order packs come out, and what gives way."""
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -356,6 +357,28 @@ def test_nothing_is_lost_when_the_gateway_ends_in_the_middle_of_a_commit(tmp_pat
     with asyncio.Runner(loop_factory=lambda: SlowDisk(SLOW_S)) as runner:
         runner.run(main())
     assert contents(tmp_path / "buffer.db") == [("air", 1, 1), ("air", 1, 2), ("air", 1, 3)]
+
+
+def test_who_always_has_something_to_commit_can_be_ended(tmp_path: Path) -> None:
+    async def main() -> None:
+        buffer = Buffer(tmp_path / "buffer.db", ROOMY, disk_first=True)
+        await buffer.open("boot")
+
+        async def accept() -> None:
+            for n in itertools.count(1):
+                buffer.put(pack(n), 10.0)
+                await asyncio.sleep(SLOW_S / 4)
+
+        accepting, running = asyncio.create_task(accept()), asyncio.create_task(buffer.run())
+        await asyncio.sleep(SLOW_S * 10.25)
+        running.cancel()
+        await asyncio.wait([running], timeout=SLOW_S * 2)
+        assert running.cancelled()
+        accepting.cancel()
+        await buffer.close()
+
+    with asyncio.Runner(loop_factory=lambda: SlowDisk(SLOW_S)) as runner:
+        runner.run(main())
 
 
 def test_other_terms_hold_from_then_on_for_what_waits_in_ram_and_on_the_disk(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import contextlib
 import resource
 import shutil
 import sqlite3
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.store.buffer import Buffer
-from gateway.store.pack_disk import BufferUnusable, OneThread
+from gateway.store.pack_disk import BufferUnusable
 from gateway.store.pack_outgoing import RETRY_S
 from gateway.store.pack_sql import SqlError
 from hil.vclock import run
@@ -193,35 +192,3 @@ def test_what_cannot_be_written_at_the_end_is_told_to_the_caller(tmp_path: Path)
         assert open_files() < before
 
     run(main())
-
-
-def test_the_thread_does_one_after_the_other_also_what_nobody_waits_for_any_more() -> None:
-    done: list[int] = []
-    wrong: list[str] = []
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work(number: int) -> int:
-        begun.set()
-        assert go_on.wait(10)
-        done.append(number)
-        if number == 3:
-            raise OSError("the disk")
-        return number
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: wrong.append(context["message"]))
-        thread = OneThread(loop)
-        first, second, third, fourth = (loop.run_in_executor(thread, work, number) for number in range(1, 5))
-        assert begun.wait(10)
-        first.cancel()  # it is being done
-        second.cancel()  # not yet
-        go_on.set()
-        assert await fourth == 4
-        with pytest.raises(OSError, match="the disk"):
-            await third
-        loop.run_in_executor(thread, work, 5)
-        thread.shutdown()
-        assert (done, wrong) == ([1, 2, 3, 4, 5], [])
-
-    asyncio.run(main())
