@@ -95,16 +95,19 @@ SYSTEM_ROOTS := $(addprefix .system/,bookworm trixie arm64 armhf)
 .system/bookworm .system/trixie:
 	.ci/debian-root $(notdir $@) $@ --variant=minbase --include=systemd,systemd-sysv,dbus,python3,udev
 
-test-system: $(READY)  ## the package on a real systemd, in containers; as root, some four minutes
+test-system: $(READY)  ## the package on a real systemd, in containers; as root, some three minutes
 	@why=$$($(BIN)/python -m hil.machine) || exit; \
 	[ -n "$$why" ] || why=$$(.ci/why-no-debian $(SYSTEM_ROOTS)); \
 	if [ -n "$$why" ]; then echo "test-system skipped: $$why"; else exec $(MAKE) --no-print-directory boot-system; fi
+
+# Half of the time a machine is waited for
+MACHINES := $(shell echo $$(( $$(nproc) * 2 )))
 
 # What the machines write lies beside their roots: /tmp may be in memory, or be an overlay itself
 boot-system: debian-system $(SYSTEM_ROOTS)
 	@why=$$($(BIN)/python -m hil.machine .system/bookworm) || exit; \
 	if [ -n "$$why" ]; then echo "test-system skipped: $$why"; else exec \
-		$(BIN)/pytest -n 3 --dist worksteal -m system --basetemp .system/tmp -o tmp_path_retention_policy=failed tests/system; fi
+		$(BIN)/pytest -n $(MACHINES) --dist worksteal -m system --basetemp .system/tmp -o tmp_path_retention_policy=failed tests/system; fi
 	@rm -rf .system/tmp
 
 debian-vm: debian-test

@@ -24,7 +24,7 @@ from typing import Self
 CGROUPS = Path("/sys/fs/cgroup")
 BOOT_S = 60.0
 END_S = 30.0
-LOOK_S = 0.05
+LOOK_S = 0.2
 SYSCALLS = "bpf adjtimex clock_adjtime"
 UP = {"running", "degraded"}
 GUARD = """

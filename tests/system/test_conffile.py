@@ -10,6 +10,7 @@ import pytest
 
 from hil.machine import Machine
 from tests.system import scene
+from tests.system.conftest import Installed
 from tests.system.scene import LIMIT_S, Site, install, main_pid, packs_come, status
 
 pytestmark = scene.MARKS
@@ -51,11 +52,10 @@ def must_be_kept(machine: Machine, text: str) -> None:
 
 @pytest.mark.parametrize("base", scene.bases(), ids=lambda base: base.name)
 def test_the_file_is_edited_in_place_and_outlives_upgrade_and_removal_but_not_purge(
-    base: Path, package: Path, around: Site, tmp_path: Path
+    base: Path, package: Path, installed: Installed, around: Site, tmp_path: Path
 ) -> None:
     brought = (scene.builder().HERE / "pole.toml").read_text()
-    with Machine(tmp_path / "machine", [base], around.binds) as machine:
-        install(machine, package)
+    with Machine(tmp_path / "machine", installed(base), around.binds) as machine:
         must_be_kept(machine, brought)
         install(machine, scene.repacked(package, NEW, tmp_path))
         must_be_kept(machine, brought)

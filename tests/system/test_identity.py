@@ -13,7 +13,8 @@ from hil.machine import Machine
 from hil.receiver import Heard, Receiver
 from tests.link.pki import Authority
 from tests.system import scene
-from tests.system.scene import LIMIT_S, cannot, install
+from tests.system.conftest import Installed
+from tests.system.scene import LIMIT_S, cannot
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(cannot()), reason=cannot()), pytest.mark.timeout(300)]
 
@@ -80,19 +81,19 @@ class Pole:
         return max(after - before for before, after in itertools.pairwise(times))
 
 
-@pytest.fixture(scope="module", params=scene.bases(), ids=lambda base: base.name)
-def installed(request: pytest.FixtureRequest, package: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A machine's folders with the package in them; the gateway looks at its files more often than it would."""
-    with Machine(tmp_path_factory.mktemp("installed"), [request.param]) as machine:
-        install(machine, package)
-        machine.run("sed", "--in-place", "s/^LOOK_S = .*/LOOK_S = 0.5/", UPLINK)
-        machine.run("systemctl", "stop", "polegate")
-        machine.run("sync")
-    return [machine.changes, request.param]
+def looks_often(machine: Machine) -> None:
+    """Have the gateway look at its files more often than it would."""
+    machine.run("sed", "--in-place", "s/^LOOK_S = .*/LOOK_S = 0.5/", UPLINK)
+
+
+@pytest.fixture(params=scene.bases(), ids=lambda base: base.name)
+def below(request: pytest.FixtureRequest, installed: Installed) -> list[Path]:
+    """A machine's folders."""
+    return installed(request.param, "looks-often", looks_often)
 
 
 @pytest.fixture
-def pole(installed: list[Path], tmp_path: Path) -> Iterator[Pole]:
+def pole(below: list[Path], tmp_path: Path) -> Iterator[Pole]:
     """A pole without a key."""
     ours, port = Authority(tmp_path), free_port()
     (tmp_path / "tls").mkdir()
@@ -102,7 +103,7 @@ def pole(installed: list[Path], tmp_path: Path) -> Iterator[Pole]:
         stack.callback(broker.stop)
         site = stack.enter_context(scene.site(tmp_path))
         receiver = stack.enter_context(Receiver(broker.port))
-        machine = stack.enter_context(Machine(tmp_path / "machine", installed, site.binds))
+        machine = stack.enter_context(Machine(tmp_path / "machine", below, site.binds))
         machine.write("/etc/polegate/ca.pem", ours.cert.read_text())
         plain = f'url = "mqtt://127.0.0.1:{site.broker.port}"'
 

@@ -5,12 +5,14 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hil.daemon import Daemon
 from tests.system import scene
+from tests.system.conftest import Once
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -20,19 +22,21 @@ QEMU = {"arm64": "qemu-aarch64", "armhf": "qemu-arm"}
 ELF_MACHINE = {"amd64": 62, "arm64": 183, "armhf": 40}  # elf.h
 
 
-@pytest.fixture(scope="module", params=list(BUILD.MACHINES))
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+@pytest.fixture(params=list(BUILD.MACHINES))
+def parts(request: pytest.FixtureRequest, built: Callable[[str], Path], once: Once) -> tuple[str, Path, Path]:
     """One architecture, its package, and that unpacked."""
     arch: str = request.param
-    folder = tmp_path_factory.mktemp(arch)
-    package = scene.built(arch, folder)
-    tree = folder / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(tree)], check=True)  # noqa: S603, S607  # ours
-    return arch, package, tree
+    package = built(arch)
+
+    def unpack(folder: Path) -> None:
+        command = ["dpkg-deb", "--raw-extract", str(package), str(folder / "tree")]
+        subprocess.run(command, check=True)  # noqa: S603  # ours
+
+    return arch, package, once(f"unpacked-{arch}", unpack) / "tree"
 
 
-def test_the_same_source_gives_the_same_bytes(built: tuple[str, Path, Path], tmp_path: Path) -> None:
-    arch, package, _ = built
+def test_the_same_source_gives_the_same_bytes(parts: tuple[str, Path, Path], tmp_path: Path) -> None:
+    arch, package, _ = parts
     again = scene.built(arch, tmp_path)
     assert _sha256(again) == _sha256(package)
 
@@ -41,9 +45,9 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("built", QEMU, indirect=True)  # this machine's own is proved by test_machine
-def test_the_gateway_runs_on_the_processors_of_a_pole(built: tuple[str, Path, Path], tmp_path: Path) -> None:
-    arch, package, _ = built
+@pytest.mark.parametrize("parts", QEMU, indirect=True)  # this machine's own is proved by test_machine
+def test_the_gateway_runs_on_the_processors_of_a_pole(parts: tuple[str, Path, Path], tmp_path: Path) -> None:
+    arch, package, _ = parts
     base = scene.ROOTS / arch
     if not base.is_dir():
         pytest.skip("there is no root folder for it; make test-system makes it")
@@ -53,7 +57,8 @@ def test_the_gateway_runs_on_the_processors_of_a_pole(built: tuple[str, Path, Pa
     launcher = root / "usr/bin/polegate"  # qemu for 32 bit looks for some files below the root, and not for others
     launcher.write_text(launcher.read_text().replace("/usr/lib", f"{root}/usr/lib"))
     command = tmp_path / "polegate"
-    command.write_text(f'#!/bin/sh\nexec {QEMU[arch]} -L {root} {root}/usr/bin/python3 -IB {launcher} "$@"\n')
+    # Without -B: the second start finds what the first one compiled
+    command.write_text(f'#!/bin/sh\nexec {QEMU[arch]} -L {root} {root}/usr/bin/python3 -I {launcher} "$@"\n')
     command.chmod(0o755)
     subprocess.run([str(command), "fleet", "keygen", str(tmp_path / "key")], check=True)  # noqa: S603  # signatures work
     with scene.site(tmp_path) as site:
@@ -71,8 +76,8 @@ def test_the_gateway_runs_on_the_processors_of_a_pole(built: tuple[str, Path, Pa
     assert not heard.holes()
 
 
-def test_every_extension_is_for_this_machine_and_for_both_pythons(built: tuple[str, Path, Path]) -> None:
-    arch, _, tree = built
+def test_every_extension_is_for_this_machine_and_for_both_pythons(parts: tuple[str, Path, Path]) -> None:
+    arch, _, tree = parts
     found: dict[str, set[str]] = {}
     for extension in (tree / BUILD.SITE).rglob("*.so"):
         head = extension.read_bytes()[:20]
@@ -85,8 +90,8 @@ def test_every_extension_is_for_this_machine_and_for_both_pythons(built: tuple[s
     assert (arch == "armhf") == (not any("dbus_fast" in name for name in found))
 
 
-def test_the_list_of_parts_is_the_lock(built: tuple[str, Path, Path]) -> None:
-    arch, _, tree = built
+def test_the_list_of_parts_is_the_lock(parts: tuple[str, Path, Path]) -> None:
+    arch, _, tree = parts
     told = json.loads((tree / BUILD.DOC / "sbom.cdx.json").read_text())
     assert (told["bomFormat"], told["specVersion"]) == ("CycloneDX", "1.6")
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+) ;", BUILD.LOCK.read_text(), re.MULTILINE))
@@ -103,8 +108,8 @@ def test_the_list_of_parts_is_the_lock(built: tuple[str, Path, Path]) -> None:
     assert all(package in depends for package in elsewhere.values())
 
 
-def test_the_licence_of_every_library_lies_beside_it(built: tuple[str, Path, Path]) -> None:
-    _, _, tree = built
+def test_the_licence_of_every_library_lies_beside_it(parts: tuple[str, Path, Path]) -> None:
+    _, _, tree = parts
     told = json.loads((tree / BUILD.DOC / "sbom.cdx.json").read_text())
     texts = {folder.name for folder in (tree / BUILD.DOC / "licences").iterdir()}
     without = {part["name"] for part in told["components"]} - texts
@@ -113,8 +118,8 @@ def test_the_licence_of_every_library_lies_beside_it(built: tuple[str, Path, Pat
     assert all(f"{part['name']} {part['version']}: " in copyright_ for part in told["components"])
 
 
-def test_what_is_in_etc_is_dpkgs_to_keep_and_no_owner_is_foreign(built: tuple[str, Path, Path]) -> None:
-    _, package, tree = built
+def test_what_is_in_etc_is_dpkgs_to_keep_and_no_owner_is_foreign(parts: tuple[str, Path, Path]) -> None:
+    _, package, tree = parts
     in_etc = [f"/{file.relative_to(tree)}" for file in (tree / "etc").rglob("*") if file.is_file()]
     assert (tree / "DEBIAN/conffiles").read_text().splitlines() == in_etc == ["/etc/polegate/pole.toml"]
     assert not (tree / "var").exists()
