@@ -83,8 +83,8 @@ async def _run_until(stop: asyncio.Event, reload: asyncio.Event, path: Path, set
     buffer = _buffer(settings, clock, journal)
     await buffer.open(clock.boot, clock.now(), clock.utc_offset() if clock.synchronised() else None)
     pole = Pole(settings, clock, buffer, journal, change)
+    await pole.go_on()  # to its end, before anything is sealed: a pack ends the readings before it in the journal
     try:
-        await pole.go_on()
         await pole.run(stop, reload)
     finally:
         pole.packer.seal_all()
@@ -184,10 +184,8 @@ class Pole:
         left = self._journal.open()
         await self._buffer.restore(left, self._within)
         for reading in left.readings:
-            if reading.device in self._health:
-                self._catalogue.note(reading.device, (name for name in reading.values if QUALITY not in name))
-            else:  # it was taken out of the file, or was there for a trial only
-                self._catalogue.remember(reading.device, left.units.get(reading.device, {}))
+            channels = (name for name in reading.values if QUALITY not in name)
+            self._catalogue.remember(reading.device, channels, left.units.get(reading.device, {}))
             self.packer.keep(reading)
         if self._journal.trouble:
             log.info("a crash may lose what is not on the disk yet", why=self._journal.trouble)

@@ -151,7 +151,8 @@ class Journal:
 
     def _append(self, kind: bytes, body: bytes) -> tuple[int, int] | None:
         """Append a record and return where it lies; None where it could not be kept."""
-        record = _record(kind, body)
+        head = b"" if self._size else self._head()
+        record = head + _record(kind, body)
         try:
             written = os.pwrite(self._file, record, self._size) if self._size + len(record) <= MOST_BYTES else 0
         except OSError as error:
@@ -161,12 +162,12 @@ class Journal:
             self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             return None
         self.trouble = ""
-        place = self._size, len(record)
+        place = self._size + len(head), len(record) - len(head)
         self._size += len(record)
         return place
 
     def _fail(self, error: OSError) -> None:
-        """Begin anew with an empty file: one that lacks a record would tell a wrong story."""
+        """Begin anew with an empty file, without even a head: one that lacks a record would tell a wrong story."""
         if not self.trouble:
             log.warning("the journal in RAM keeps nothing: a crash now loses what is not on the disk", why=str(error))
         self.trouble = str(error)
@@ -176,7 +177,6 @@ class Journal:
         self._size = self._live = 0
         if self._file >= 0:
             os.ftruncate(self._file, 0)
-            self._size = os.pwrite(self._file, self._head(), 0)
 
     def _head(self) -> bytes:
         return _record(b"H", f"{self._boot} {marshal.version}".encode())
@@ -213,10 +213,8 @@ class Journal:
             at = end
         left.packs = packs
         left.readings = sorted((each for some in readings.values() for each in some), key=lambda each: each.at)
-        self._size = at
-        os.ftruncate(self._file, 0 if not data else at)
-        if not data:
-            os.pwrite(self._file, head, 0)
+        self._size = at if data else 0
+        os.ftruncate(self._file, self._size)
         self._live = sum(size for _, size in self._places())
 
     def _places(self) -> list[tuple[int, int]]:

@@ -41,7 +41,7 @@ class BufferUnusable(Exception):
 
 
 class Disk:
-    """The file. Every method may raise SqlError, OSError.
+    """The file. Every method may raise SqlError, OSError. While it cannot be opened it is as good as empty.
 
     Attributes:
         trouble: what is wrong with it, in words; "" for nothing.
@@ -109,10 +109,14 @@ class Disk:
 
     async def read(self, after: int, limit: int, which: Which = ALL) -> tuple[list[Row], int, list[Dropped]]:
         """Read; see :meth:`gateway.store.pack_rows.Rows.read`."""
+        if not self.is_open:
+            return [], after, []
         return await self._sound(lambda: self._file.read(after, limit, which))
 
     async def verify(self, after: int, limit: int) -> tuple[int, list[Dropped], Waiting | None]:
         """Look at rows; see :meth:`gateway.store.pack_rows.Rows.verify`."""
+        if not self.is_open:
+            return after, [], None
         return await self._sound(lambda: self._file.verify(after, limit))
 
     async def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
@@ -130,7 +134,8 @@ class Disk:
 
     async def told(self, batch: int) -> None:
         """Forget; see :meth:`gateway.store.pack_file.PackFile.told`."""
-        await self._sound(lambda: self._file.told(batch))
+        if self.is_open:
+            await self._sound(lambda: self._file.told(batch))
 
     async def know_utc(self, boot: str, utc: int) -> None:
         """Store; see :meth:`gateway.store.pack_file.PackFile.know_utc`."""

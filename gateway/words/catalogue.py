@@ -81,6 +81,7 @@ class Catalogue:
         self._prefix = prefix
         self._devices: dict[str, Source] = {}
         self._units: dict[tuple[str, str], str] = {}
+        self._undescribed: set[tuple[str, str]] = set()
         self._hashes: dict[str, str] = {}
         self.change(devices, terms, site)
 
@@ -92,6 +93,7 @@ class Catalogue:
         self._site = site
         equal = {name for name, device in self._devices.items() if device == before.get(name)}
         self._units = {(device, channel): unit for (device, channel), unit in self._units.items() if device in equal}
+        self._undescribed &= self._units.keys()
         self._unit = _told_by(self._units)
         self._hashes.clear()
         for name in self._devices.keys() - equal:
@@ -103,9 +105,20 @@ class Catalogue:
         """Name the datasets there are."""
         return sorted({device.home for device in self._devices.values()})
 
-    def remember(self, device: str, units: Mapping[str, str]) -> None:
-        """Know the units of a device that is not described any more, until the next change."""
-        self._units.update({(device, channel): unit for channel, unit in units.items()})
+    def remember(self, device: str, channels: Iterable[str], units: Mapping[str, str]) -> None:
+        """Take in channels that a device was seen to send before, when it may have been another one.
+
+        Args:
+            device: its id; it may be the id of none by now.
+            channels: their names.
+            units: of those that are not described any more; they are known, and told in no catalogue.
+        """
+        for channel in channels:
+            try:
+                self.note(device, [channel])
+            except KeyError:
+                self._units[device, channel] = units.get(channel, "")
+                self._undescribed.add((device, channel))
 
     def note(self, device: str, channels: Iterable[str]) -> None:
         """Take in channels that a device was seen to send."""
@@ -159,7 +172,7 @@ class Catalogue:
             properties={
                 f"{device}/{channel}": self._property(devices[device], channel, form)
                 for device, channel in sorted(self._units)
-                if device in devices
+                if device in devices and (device, channel) not in self._undescribed
             },
         )
 

@@ -36,7 +36,7 @@ from pathlib import Path
 
 SHAPES = {1: "", 4: "_four_datasets"}  # how many datasets, and how the figures end
 POLE = 4
-TURNS = 3
+TURNS = 5
 LIFE, SINGLE = 800, 4  # windows; those of A take their time
 BACKLOG = {"packs": 26_000, "rows": 4_000}
 DRAINED = 1_000

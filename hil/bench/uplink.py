@@ -29,7 +29,7 @@ from hil.relay import Relay
 from hil.senml import read
 from hil.twins.modbus import ModbusSlave
 
-TURNS = 3
+TURNS = 5
 WINDOWS = 4_000  # of ten seconds; four packs each
 BACKLOG_WINDOWS = 26_000  # 72 hours
 ALARMS_S = 40.0

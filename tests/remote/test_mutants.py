@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -296,7 +297,8 @@ def test_a_mutant_is_killed(tmp_path: Path, name: str) -> None:
     tests = sorted((ROOT / "tests" / "remote").glob("test_*.py"), key=lambda path: path.stem.endswith("cuts"))
     found = [str(path.relative_to(ROOT)) for path in tests if path.name != Path(__file__).name]  # the slow ones last
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *found]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    with tempfile.TemporaryDirectory() as own:  # pytests that share a folder clear it up for one another, and fail
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_DEBUG_TEMPROOT": own}
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     assert ran.returncode == TESTS_FAILED, ran.stdout[-2000:] + ran.stderr[-2000:]
     assert " failed" in ran.stdout

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from gateway.store.buffer import Buffer
 from gateway.store.pack_disk import BufferUnusable
 from gateway.store.pack_outgoing import RETRY_S
+from gateway.store.pack_room import Terms
 from gateway.store.pack_sql import SqlError
 from hil.vclock import run
 from tests.store.buffer_bench import ROOMY, contents, key, live, pack
@@ -100,6 +101,34 @@ def test_a_file_that_was_killed_open_is_opened_with_all_that_was_committed(tmp_p
         assert buffer.depth.packs == 199
 
     live(copy / "buffer.db", again)
+
+
+def test_a_file_that_cannot_be_there_is_as_good_as_empty_until_it_can(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.write_text("in its place")
+
+    async def scene(buffer: Buffer) -> None:
+        assert buffer.trouble
+        await buffer.verify()
+        await buffer.told(1)
+        buffer.begin_backlog()
+        buffer.rest("air")
+        buffer.resume("air")
+        buffer.change({"alarm": Terms(9)})
+        taking = asyncio.create_task(buffer.take(5))
+        await asyncio.sleep(1)
+        buffer.put(pack(1), 1.0)
+        (held,) = await taking
+        buffer.release(held)
+        await asyncio.sleep(RETRY_S)
+        assert (buffer.depth.packs, buffer.depth.stored) == (1, 0)
+        folder.unlink()
+        await asyncio.sleep(RETRY_S + 1)
+        assert (buffer.depth.packs, buffer.depth.stored, buffer.trouble) == (1, 1, "")
+
+    live(folder / "buffer.db", scene)
+    ((dataset, _, n),) = contents(folder / "buffer.db")
+    assert (dataset, n) == ("air", 1)
 
 
 def test_a_full_disk_keeps_packs_in_memory_and_they_are_written_when_there_is_room_again(tmp_path: Path) -> None:

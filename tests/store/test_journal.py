@@ -166,6 +166,27 @@ def test_a_full_file_system_is_told_and_the_journal_works_again_afterwards(ram: 
     assert (left.readings, left.units) == ([reading(3)], {"dust": {"pm10": "ug/m3"}})
 
 
+@pytest.mark.parametrize("room", [0, 10], ids=["none at all", "for a part of the head"])
+def test_a_file_system_that_is_full_at_the_start_is_told_and_the_journal_works_once_there_is_room(
+    ram: Path, room: int
+) -> None:
+    journal = Journal(ram, BOOT)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        assert journal.open() == Left()
+        with capture_logs() as logs:
+            journal.accept(reading(1))
+            journal.accept(reading(2))
+        assert journal.trouble
+        assert [line["log_level"] for line in logs] == ["warning"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.accept(reading(3))
+    assert journal.trouble == ""
+    assert opened(ram)[1].readings == [reading(3)]
+
+
 @pytest.mark.parametrize("folder", [None, Path("/proc")])
 def test_without_a_folder_in_ram_there_is_none_and_that_is_said(folder: Path | None) -> None:
     journal = Journal(folder, BOOT)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.host.clock import Clock
+from gateway.store.journal import Journal
+from gateway.words.reading import Reading
 from tests.whole.bench_pole import DATASET, METERS, POLE, Bench, bench
 
 SHORT_OUTAGE_S = 6.0
@@ -29,6 +32,39 @@ def test_a_broker_never_seen_is_a_normal_start(tmp_path: Path) -> None:
 
 def test_after_a_broker_was_killed_and_the_gateway_too_every_committed_reading_arrives(tmp_path: Path) -> None:
     asyncio.run(_outage(tmp_path, SHORT_OUTAGE_S))
+
+
+def test_a_folder_for_the_buffer_that_cannot_be_made_is_no_reason_to_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path) as b:
+            (tmp_path / "file").touch()
+            text = b.daemon.config.read_text()
+            b.daemon.config.write_text(text.replace(f"{tmp_path}/buffer.db", f"{tmp_path}/file/buffer.db"))
+            b.daemon.start()
+            await b.wait(10)
+            assert f"{tmp_path}/file" in (b.daemon.status() or {})["buffer"]["trouble"]
+            assert await _stopped(b) == 0
+
+    asyncio.run(main())
+
+
+def test_what_a_device_gave_when_it_was_another_one_arrives_with_its_unit(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path) as b:
+            clock = Clock()
+            journal = Journal(b.daemon.runtime, clock.boot)
+            journal.open()
+            journal.describe("meter-0", {"level": "m"})
+            for n in range(3):  # a crash is all that the run before left
+                values = {"voltage_l1": 230.0 + n, "level": 2.5 + n}
+                journal.accept(Reading("meter-0", DATASET, clock.now() - n, values))
+            journal.close()
+            b.daemon.start()
+            await b.wait(3)
+            level = [record for record in b.heard.records if record.name == f"{POLE}/meter-0/level"]
+            assert sorted((record.value, record.unit) for record in level) == [(2.5, "m"), (3.5, "m"), (4.5, "m")]
+
+    asyncio.run(main())
 
 
 @pytest.mark.soak

@@ -210,11 +210,22 @@ def test_what_is_no_thing_description_is_found(spoil: Callable[[dict[str, Any]],
 def test_the_units_of_a_device_that_is_gone_are_known_and_it_is_not_described() -> None:
     of = catalogue()
     before = {dataset: content(of, dataset) for dataset in of.datasets}
-    of.remember("gone", {"pm10": "ug/m3"})
+    of.remember("gone", ["pm10"], {"pm10": "ug/m3"})
     assert of.unit("gone", "pm10") == "ug/m3"
     assert {dataset: content(of, dataset) for dataset in of.datasets} == before
     of.note("mast", ["wind_speed"])
     assert of.units("mast") == {"wind_speed": "m/s"}
+
+
+def test_the_unit_of_a_channel_that_a_device_does_not_have_any_more_is_known_and_it_is_not_described() -> None:
+    of = catalogue()
+    before = {dataset: content(of, dataset) for dataset in of.datasets}
+    of.remember("dust", ["noise", "pm10"], {"noise": "dB", "pm10": "lm"})
+    assert (of.unit("dust", "noise"), of.unit("dust", "pm10")) == ("dB", "ug/m3")
+    assert {dataset: content(of, dataset) for dataset in of.datasets} == before
+    of.change([DUST], {}, Site())
+    assert of.unit("dust", "noise") == "dB"
+    assert "dust/noise" not in content(of, "air")["properties"]
 
 
 def test_other_devices_are_described_and_what_was_seen_of_an_equal_one_still_holds() -> None:
