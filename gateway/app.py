@@ -37,6 +37,7 @@ from gateway.link.broker import Refused, UplinkDown
 from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
 from gateway.remote.change import Change
+from gateway.remote.config_folder import kept_from_others
 from gateway.sensors.account import QUALITY, Account
 from gateway.sensors.crew import Crew
 from gateway.store.buffer import Buffer
@@ -59,7 +60,7 @@ log = structlog.get_logger()
 
 
 async def run(path: Path, settings: Settings) -> None:
-    """Run the gateway until SIGTERM or SIGINT. Raises BufferUnusable.
+    """Run the gateway until SIGTERM or SIGINT. Raises BufferUnusable, InUse.
 
     Args:
         path: the pole's own file, which is read anew upon SIGHUP.
@@ -72,7 +73,8 @@ async def run(path: Path, settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, event.set)
     clock = Clock()
     while not stop.is_set():
-        await _run_until(stop, reload, path, settings, clock)
+        with kept_from_others(settings.root.state):
+            await _run_until(stop, reload, path, settings, clock)
 
 
 async def _run_until(stop: asyncio.Event, reload: asyncio.Event, path: Path, settings: Settings, clock: Clock) -> None:

@@ -15,6 +15,7 @@ from gateway.config.faults import NotProvisioned, SettingsError
 from gateway.config.settings_file import load
 from gateway.host import log, release
 from gateway.host.notify import notify
+from gateway.remote.config_folder import InUse
 from gateway.store.pack_disk import BufferUnusable
 
 EX_CANTCREAT = 73  # sysexits.h
@@ -35,7 +36,8 @@ def command(path: Path) -> int:
     at once with SIGHUP.
     A new release that has not proved healthy does not wait, so that the one before comes back, which may know the file.
 
-    Exit code 73: another gateway has the buffer open. 78: the configuration has faults; see polegate check.
+    Exit code 73: another gateway has the buffer, or the folder of the configuration. 78: the configuration has faults;
+    see polegate check.
     """
     settings = None
     try:
@@ -55,7 +57,7 @@ def command(path: Path) -> int:
     report(settings.warnings, "warning: ")
     try:
         runner.run(app.run(path, settings))
-    except BufferUnusable as error:
+    except (BufferUnusable, InUse) as error:
         click.echo(f"{path}: {error}", err=True)
         return EX_CANTCREAT
     # All is on the disk. A look-up of the broker's name may still hang in a thread, which nothing can end: no use in

@@ -10,10 +10,11 @@ which does so beside the event loop.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,36 @@ OVERRIDES = "overrides"
 
 class NewerState(Exception):
     """A newer polegate wrote the state. It is not touched."""
+
+
+class InUse(Exception):
+    """Another gateway has the folder; the message says so."""
+
+
+@contextlib.contextmanager
+def kept_from_others(path: Path) -> Iterator[None]:
+    """Let no other gateway have a folder: a start of that one would count in a trial of this one. Raises InUse."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # no state can be kept there either; that is told where it is tried
+        yield
+        return
+    try:
+        _lock(path, folder)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(path: Path, folder: int) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        text = (
+            "stop that, or give this one another `path` in [buffer], or another `state` in [remote] where that is set"
+        )
+        raise InUse(f"{path} is in use by another gateway; {text}") from error
 
 
 class ConfigFolder:

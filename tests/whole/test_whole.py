@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from gateway.host.clock import Clock
 from gateway.store.journal import Journal
 from gateway.words.reading import Reading
+from hil.daemon import polegate
 from tests.whole.bench_pole import DATASET, METERS, POLE, Bench, bench
 
 SHORT_OUTAGE_S = 6.0
@@ -44,6 +46,23 @@ def test_a_folder_for_the_buffer_that_cannot_be_made_is_no_reason_to_end(tmp_pat
             await b.wait(10)
             assert f"{tmp_path}/file" in (b.daemon.status() or {})["buffer"]["trouble"]
             assert await _stopped(b) == 0
+
+    asyncio.run(main())
+
+
+def test_a_second_gateway_is_refused_before_it_writes_anything(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path) as b:
+            b.daemon.start()
+            await b.wait(3)
+            before = {file: file.read_bytes() for file in (tmp_path / "config").iterdir()}
+            b.daemon.config.write_text(b.daemon.config.read_text().replace("every = 0.1", "every = 0.2"))
+            command = [polegate(), "run", "--config", str(b.daemon.config)]
+            second = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30.0)
+            assert second.returncode == 73
+            assert f"{tmp_path}/config is in use by another gateway; stop that, or give this one" in second.stderr
+            assert {file: file.read_bytes() for file in (tmp_path / "config").iterdir()} == before
+            await b.wait(10)
 
     asyncio.run(main())
 
