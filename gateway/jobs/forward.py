@@ -146,6 +146,8 @@ class Forward:
     async def _start(self, link: Link, held: Held) -> None:
         if link.ended.done():  # maybe while there was nothing to send; on the next link this is another matter
             self._buffer.release(held)
+            if held.old:
+                self._backfill.gave_back()
         elif self._is_suspect(held):
             await self._none_going()
             # The pole's state goes out on each link, and shows whether it is good
