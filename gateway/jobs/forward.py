@@ -15,7 +15,7 @@ all others, like 0x97 quota     the dataset rests, from a second to a minute, lo
 
 A pack on which the link dies ``DEATHS`` times is suspected, and sent alone, a large one in parts as well: brokers of
 3.1.1 end the link on what is too large for them. If a link dies again that was good until then, it is set aside.
-A death counts against a pack that was under way only if the broker ended the link, or acknowledged others meanwhile:
+A death counts against a pack that was under way only if the broker ended the link, or acknowledged later ones instead:
 where the network is gone, or a cluster takes minutes to find itself, no pack is to blame. Nor is one on a link on which
 another was refused: mosquitto 2.0.11 with ``max_queued_messages 0`` ends a link for that.
 
@@ -146,6 +146,8 @@ class Forward:
     async def _start(self, link: Link, held: Held) -> None:
         if link.ended.done():  # maybe while there was nothing to send; on the next link this is another matter
             self._buffer.release(held)
+            if held.old:
+                self._backfill.gave_back()
         elif self._is_suspect(held):
             await self._none_going()
             # The pole's state goes out on each link, and shows whether it is good

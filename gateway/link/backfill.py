@@ -2,6 +2,10 @@
 
 A share leaves the rest of the window to live packs, so none of them ever waits for more than a slot. A rate is for an
 uplink that costs by the byte, or that others share: what was sent is paid off before the next pack may go.
+
+Who takes packs uses up what is allowed, and nothing but this room renews it. So each pack of the backlog that was taken
+must be told of in the end: by ``sends`` and ``sent``, or by ``gave_back`` where it never was under way. Else its place
+is gone until the next link, and with the last place the whole backlog lies there.
 """
 
 import asyncio
@@ -59,6 +63,10 @@ class Backfill:
     def sent(self) -> None:
         """It is not under way any more, whatever became of it."""
         self._going -= 1
+        self._tell()
+
+    def gave_back(self) -> None:
+        """A pack of the backlog that was taken waits again, and never was under way."""
         self._tell()
 
     def _tell(self) -> None:

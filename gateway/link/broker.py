@@ -16,7 +16,7 @@ class Cut(UplinkDown):
 
 
 class NotAcknowledged(UplinkDown):
-    """The broker left this message without an acknowledgement while it acknowledged others."""
+    """The broker left this message without an acknowledgement while it acknowledged later ones."""
 
 
 class NotAuthorised(UplinkDown):

@@ -13,13 +13,20 @@ With TLS 1.3 a broker refuses a certificate after the handshake, which looks lik
 that ends the connection. The alert that came with it tells them apart.
 
 One object is one TCP connection with a clean session: paho would otherwise send again what our own buffer sends
-again. The oldest message without a PUBACK for ``ACK_S`` ends the link; MQTT forbids sending twice on one link.
+again. MQTT forbids sending twice on one link, so one that lost a message, or all, must end:
+
+* A message that was passed over, because one sent later has its PUBACK, and has none ``ACK_S`` later still, ends it.
+  It alone is to blame. Clusters answer out of order, but not by that much.
+* A link with messages under way on which nothing is acknowledged for ``ACK_S`` ends, and no message is to blame.
+
+Nothing else does: a window may take minutes on a slow network, and while PUBACKs come the link does what it can.
 
 The subclass overrides private methods, so the versions are pinned closely.
 """
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -54,7 +61,6 @@ MOST_TOPICS = 100  # of one SUBSCRIBE
 WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
-NOBODY = None, 0.0, 0
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
 # Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
 UNSUPPORTED_VERSION = 0x84
@@ -74,6 +80,21 @@ class _Ear:
 
     topics: tuple[str, ...]
     heard: "asyncio.Queue[Received]"
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A message without a PUBACK.
+
+    Attributes:
+        ack: what its sender waits for.
+        sent_at: loop time.
+        passed_at: loop time when one that was sent later was acknowledged first; None: none was.
+    """
+
+    ack: "asyncio.Future[None]"
+    sent_at: float
+    passed_at: float | None = None
 
 
 class Link(Client):
@@ -134,9 +155,9 @@ class Link(Client):
         self.window = WINDOW
         self._tells = version == Version.V5
         self._largest: int | None = None
-        # The oldest first: when it was sent, how many were acknowledged then
-        self._acks: dict[int, tuple[asyncio.Future[None], float, int]] = {}
+        self._acks: dict[int, _Waiting] = {}  # the oldest first
         self.acked = 0
+        self._acked_at = 0.0
         self._slot_is_free = asyncio.Event()
         self._senders = 0  # that wait for a slot
         self._watch: asyncio.TimerHandle | None = None
@@ -220,7 +241,7 @@ class Link(Client):
         properties = properties_of(message.content_type, message.encoding, message.backfill) if self._tells else None
         sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         ack: asyncio.Future[None] = self._loop.create_future()
-        self._acks[sent.mid] = ack, self._loop.time(), self.acked
+        self._acks[sent.mid] = _Waiting(ack, self._loop.time())
         if self._watch is None:
             self._watch = self._loop.call_later(ACK_S, self._look_at_oldest)
         return ack
@@ -342,27 +363,34 @@ class Link(Client):
         return UplinkDown(f"cannot connect: {error}")
 
     def _look_at_oldest(self) -> None:
-        """End the link where a message is too long without a PUBACK."""
+        """End the link where a message was passed over, or nothing is acknowledged any more.
+
+        The oldest is enough: what passes over another message passes over it too.
+        """
         self._watch = None
-        ack, sent_at, acked_then = next(iter(self._acks.values()), NOBODY)
-        if ack is None:
+        oldest = next(iter(self._acks.values()), None)
+        if oldest is None or self._disconnected.done():
             return
-        left = sent_at + ACK_S - self._loop.time()
+        since = max(oldest.sent_at, self._acked_at) if oldest.passed_at is None else oldest.passed_at
+        left = since + ACK_S - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look_at_oldest)
             return
-        kind = NotAcknowledged if self.acked > acked_then else UplinkDown
-        if not ack.done():
-            ack.set_exception(kind(f"the broker did not acknowledge within {ACK_S:.0f} s"))
+        why = f"the broker acknowledged nothing for {ACK_S:.0f} s"
+        if oldest.passed_at is not None:
+            why = f"the broker did not acknowledge a message for {ACK_S:.0f} s, though it acknowledged later ones"
+            if not oldest.ack.done():
+                oldest.ack.set_exception(NotAcknowledged(why))
         self.abort()
+        self._disconnected.set_exception(aiomqtt.MqttError(why))  # paho would only tell of an unspecified error
 
     def _ended(self, disconnected: asyncio.Future[None]) -> None:
         disconnected.exception()  # it is told to those who wait, below
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError(self.why()))
-        for ack, *_ in self._acks.values():
-            if not ack.done():
-                ack.set_exception((UplinkDown if self.silent else Cut)(self.why()))
+        for waiting in self._acks.values():
+            if not waiting.ack.done():
+                waiting.ack.set_exception((UplinkDown if self.silent else Cut)(self.why()))
         self._acks.clear()
         self._slot_is_free.set()
         if self._watch is not None:
@@ -416,15 +444,22 @@ class Link(Client):
         properties: Properties,  # noqa: ARG002
     ) -> None:
         self.acked += 1
+        self._acked_at = self._loop.time()
         self._slot_is_free.set()
-        ack, *_ = self._acks.pop(mid, NOBODY)
-        if ack is None or ack.done():
+        waiting = self._acks.get(mid)
+        if waiting is None:
+            return
+        for earlier in itertools.takewhile(lambda each: each is not waiting, self._acks.values()):
+            if earlier.passed_at is None:
+                earlier.passed_at = self._acked_at
+        del self._acks[mid]
+        if waiting.ack.done():
             return
         code = _code_of(reason_code)
         if code >= REFUSAL:
-            ack.set_exception(Refused(f"the broker refuses with reason 0x{code:02x}", code))
+            waiting.ack.set_exception(Refused(f"the broker refuses with reason 0x{code:02x}", code))
         else:
-            ack.set_result(None)
+            waiting.ack.set_result(None)
 
 
 def _code_of(reason: ReasonCode | int | None) -> int:

@@ -265,7 +265,7 @@ class Uplink:
             await self._rest(self._pauses.uniform(ASTRAY_S / 2, ASTRAY_S) if is_astray else LOOK_S, link.ended)
             if not link.ended.done() and (better := await self._watched(link)):
                 return better
-        self._lose(link.why())
+        self._lose(link)
         return None
 
     async def _watched(self, link: Link) -> Link | None:
@@ -369,14 +369,15 @@ class Uplink:
         if link.version != Version.V5:
             yield INVISIBLE
 
-    def _lose(self, why: str) -> None:
-        now = self._loop.time()
+    def _lose(self, link: Link) -> None:
+        now, why = self._loop.time(), link.why()
         if now - self._linked_at >= STABLE_S:
             self._failures = 0
         else:
             self._failures += 1
             self._at.shaky_until = now + self._few_minutes()
-            if self._failures >= MANY_FAILURES:  # many brokers, mosquitto 2.0.11 too, do not say that it is so
+            # Many brokers, mosquitto 2.0.11 too, do not say that it is so; what was ended here is no sign of it
+            if self._failures >= MANY_FAILURES and not link.silent:
                 why += f'; it does so again and again: is there a second client with the id "{self._at.broker.client}"?'
         self._change(None, why)
         log.warning("uplink is down", broker=self._at.place, why=why)

@@ -10,9 +10,9 @@ import pytest
 from gateway.link.backfill import Pace
 from gateway.words.payload import unpacked
 from hil.mqtt_packets import V5, Publish
-from hil.scripted_broker import Accept, Ack, Refuse, Reset, ScriptedBroker
+from hil.scripted_broker import NOTHING, Accept, Ack, Refuse, Reset, ScriptedBroker
 from tests.jobs.forward_scene import Delivery, arrived, blobs, delivering, now, sealed
-from tests.link.broker_scene import play
+from tests.link.broker_scene import another_broker, play, where
 
 
 def is_old(publish: Publish) -> bool:
@@ -80,6 +80,25 @@ def test_a_link_that_breaks_in_the_middle_of_the_backlog_changes_nothing(tmp_pat
             await asyncio.wait_for(delivery.buffer.empty(), 3600)
             assert sorted(arrived(broker)) == sorted(blobs(720))
             assert sorted(arrived(broker, "noise")) == sorted(blobs(30, "noise"))
+
+    play(scene)
+
+
+@pytest.mark.parametrize(("pace", "most"), [(Pace(0.5), 10), (Pace(bytes_per_s=3000.0), 1)])
+def test_after_a_take_over_of_the_link_the_backlog_goes_on_at_its_share(tmp_path: Path, pace: Pace, most: int) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        await broker.leave()
+        broker.on_publish = lambda _: NOTHING
+        async with delivering(tmp_path, broker.port, pace) as delivery, another_broker() as better:
+            better.on_publish = lambda _: Ack(after=0.1)
+            stored = await hour_offline(broker, delivery)
+            await asyncio.sleep(2)
+            assert sum(map(is_old, broker.published)) == most, "under way when the other broker is taken"
+            delivery.uplink.change([where(better.port)])
+            await asyncio.wait_for(delivery.buffer.empty(), 120)
+            assert (len(broker.connects), len(better.connects)) == (1, 1)
+            assert sorted(arrived(better)) == sorted(blobs(720))
+            assert better.most_in_flight <= most + 720 - stored
 
     play(scene)
 
