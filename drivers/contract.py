@@ -158,7 +158,7 @@ Fact = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 BluetoothAddress = Annotated[str, StringConstraints(pattern=ADDRESS_PATTERN, to_upper=True, strip_whitespace=True)]
 
 
-class Driver(BaseModel, ABC):
+class Driver(BaseModel, ABC):  # noqa: PLW1641  # pydantic makes the hash of a frozen model, of the same settings
     """A ``[[device]]`` section: the settings of one device, and how to read it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -185,6 +185,12 @@ class Driver(BaseModel, ABC):
 
     RECORDED: ClassVar[bool] = False
     """True: there are vectors recorded from hardware; False: it was written from the datasheet only."""
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the settings alone: whatever a driver keeps of what it has heard makes no other device of it."""
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, key) == getattr(other, key) for key in type(self).model_fields)
 
     @abstractmethod
     def decode(self, frame: bytes) -> Values:

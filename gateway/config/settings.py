@@ -3,8 +3,10 @@
 The ``[[device]]`` sections belong to the drivers: each is the model of the driver it names. The rest is here.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -23,6 +25,7 @@ WEB_SOCKET_PATH = "/mqtt"
 STATE = "config"
 TCP = "tcp://"
 LARGEST_PORT = 65_535
+LONGEST_LABEL = 63  # RFC 1035, section 2.3.4: what the resolver takes between two dots
 UNIT_S = {"m": 60, "h": 3600, "d": 86_400}
 HOST = r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?\])"
 BROKER = re.compile(rf"mqtts?://{HOST}(:(?P<port>.*?))?/?", re.IGNORECASE)
@@ -39,6 +42,21 @@ def _whole(path: Path, info: ValidationInfo) -> Path:
     if not path.is_absolute() or not str(path).isprintable():
         raise ValueError(f'"{info.field_name}" must be a whole path, one that begins with /')
     return path
+
+
+def _host_fault(host: str) -> str:
+    """Tell why no host can have this name; "" where one can, whether there is one or not."""
+    if host.startswith("["):
+        with contextlib.suppress(ValueError):
+            IPv6Address(host[1:-1])
+            return ""
+        return "what stands in [ ] must be an IPv6 address, such as [2001:db8::7]"
+    labels = host.removesuffix(".").split(".")
+    if "" in labels:
+        return "the host has a dot too many, or a part of it is missing; correct it"
+    if max(map(len, labels)) > LONGEST_LABEL:
+        return f"a part of the host between dots has {LONGEST_LABEL} characters at the most; correct it"
+    return ""
 
 
 FilePath = Annotated[Path, AfterValidator(_whole)]
@@ -163,6 +181,8 @@ def _must_name_a_broker(url: str) -> None:
         raise ValueError(f'"url" is {quoted(url)}; write mqtts://{meant}, or mqtt://{meant} for a broker without TLS')
     if found["port"] and not _is_port(found["port"]):
         raise ValueError(f'"url" is {quoted(url)}; the port is a number from 1 to 65535')
+    if fault := _host_fault(found["host"]):
+        raise ValueError(f'"url" is {quoted(url)}; {fault}')
 
 
 def _endpoint(url: str) -> Endpoint:
@@ -251,6 +271,8 @@ class PortSettings(Section):
             if found is None or not _is_port(found["port"]):
                 example = "tcp://HOST:PORT, for instance tcp://192.168.1.20:502"
                 raise at_key("path", f'"path" is {quoted(self.path)}; write {example}')
+            if fault := _host_fault(found["host"]):
+                raise at_key("path", f'"path" is {quoted(self.path)}; {fault}')
             if wrong := [key for key in ("baud", "parity", "stop_bits") if getattr(self, key) is not None]:
                 raise at_key(wrong[0], f"a tcp:// port has no {' or '.join(wrong)}; remove what is set")
         elif not self.path.startswith("/") or not self.path.isprintable():

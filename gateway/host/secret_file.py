@@ -28,9 +28,22 @@ def path_of(key: str, place: str) -> Path:
 
 def read(key: str, place: str) -> str:
     """Read a file of text. Raises Unusable."""
+    return _read(key, place, None)
+
+
+def read_pem(key: str, place: str) -> str:
+    """Read a file of PEM. Raises Unusable.
+
+    What stands around the PEM may be in any encoding, names in the comments of a bundle say. In Latin-1 each byte is
+    a letter, so all can be read, and PEM is the same as in ASCII.
+    """
+    return _read(key, place, "latin-1")
+
+
+def _read(key: str, place: str, encoding: str | None) -> str:
     path = path_of(key, place)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding)
     except FileNotFoundError:
         if place.startswith(CREDENTIAL):
             raise Unusable(_no_credential(key, place)) from None
@@ -38,8 +51,7 @@ def read(key: str, place: str) -> str:
     except PermissionError:
         raise Unusable(f"{key}: {path} may not be read; let the user of the gateway read it: ls -l {path}") from None
     except UnicodeDecodeError:
-        form = "text" if key == "password_file" else "text; it must be PEM, which begins with -----BEGIN"
-        raise Unusable(f"{key}: {path} holds no {form}") from None
+        raise Unusable(f"{key}: {path} holds no text") from None
     except OSError as error:
         raise Unusable(f"{key}: {path} cannot be read: {error.strerror}; see ls -l {path}") from None
     if place.startswith(CREDENTIAL) and text == FALLBACK:

@@ -4,18 +4,29 @@ Chains are followed here by signature and name. The library's own verifier keeps
 brokers take: certificates of version 1, as ``openssl x509 -req`` makes them, or without another name.
 """
 
+import contextlib
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LONGEST_CHAIN = 8
 LONGEST_NAME = 64  # RFC 5280, ub-common-name
+NOT_KNOWN = UnsupportedAlgorithm, x509.InvalidVersion, x509.UnsupportedGeneralNameType, x509.DuplicateExtension
+
+
+@contextlib.contextmanager
+def _known_kinds() -> Iterator[None]:
+    """Make what the library does not know a fault of the text, as all else is. Raises ValueError."""
+    try:
+        yield
+    except NOT_KNOWN as error:
+        raise ValueError(str(error)) from error
 
 
 def new_key() -> bytes:
@@ -72,6 +83,7 @@ class Certificate:
         return (self.ends - now) / (self.ends - self.begins)
 
 
+@_known_kinds()
 def read(pem: bytes) -> Certificate:
     """Read the first certificate in PEM; those that may follow are of authorities. Raises ValueError."""
     found = x509.load_pem_x509_certificates(pem)
@@ -89,6 +101,7 @@ def read(pem: bytes) -> Certificate:
     )
 
 
+@_known_kinds()
 def chain_fault(pem: bytes, authorities: bytes, now: dt.datetime | None) -> str:
     """Tell why the first certificate is not signed by one of these authorities; "" where it is. Raises ValueError.
 
@@ -112,7 +125,7 @@ def _issuers(cert: x509.Certificate, among: Sequence[x509.Certificate]) -> Itera
     for each in among:
         try:
             cert.verify_directly_issued_by(each)
-        except (ValueError, TypeError, InvalidSignature):  # another name, another kind of key, another key
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):  # another name, kind of key, or key
             continue
         yield each
 
@@ -136,6 +149,7 @@ def _for_clients(cert: x509.Certificate) -> bool:
     return ExtendedKeyUsageOID.CLIENT_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
 
 
+@_known_kinds()
 def _private(pem: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, None)

@@ -23,7 +23,10 @@ from gateway.host.secret_file import Unusable
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+# As OpenSSL finds them, and behind a byte order mark too. One that is cut off is none the less handed over, and told.
+CERTIFICATE = re.compile(
+    r"^(?:\xef\xbb\xbf)?(-----BEGIN CERTIFICATE-----.*?(?:^-----END CERTIFICATE-----|\Z))", re.DOTALL | re.MULTILINE
+)
 VERSION_TAG, UTC_TIME_TAG = 0xA0, 0x17
 # OpenSSL's X509_V_ERR_...
 NOT_YET_VALID, EXPIRED, HOST_MISMATCH, ADDRESS_MISMATCH = 9, 10, 62, 64
@@ -66,7 +69,7 @@ class TlsFiles:
         digest = hashlib.sha256()
         for key, place in (("ca_file", self.ca), ("cert_file", self.cert), ("key_file", self.key)):
             try:
-                text = secret_file.read(key, place) if place else ""
+                text = secret_file.read_pem(key, place) if place else ""
             except Unusable:
                 text = ""
             digest.update(hashlib.sha256(text.encode()).digest())
@@ -80,31 +83,37 @@ class TlsFiles:
         return Tls(context, mark, expires, subject)
 
     def _context(self) -> ssl.SSLContext:
-        pem = secret_file.read("ca_file", self.ca) if self.ca else None
-        if pem is not None and not CERTIFICATE.search(pem):
-            raise Unusable(f"ca_file: {self.ca} holds no certificate; put the CA's there, in PEM")
+        pem = None if self.ca is None else self._authorities(self.ca)
         try:
             context = ssl.create_default_context(cadata=pem)
-        except ssl.SSLError as error:
-            raise Unusable(f"ca_file: {self.ca} is damaged ({error.reason}); copy it there again") from error
+        except (ssl.SSLError, TypeError) as error:  # TypeError: a letter that is none of ASCII
+            reason = error.reason if isinstance(error, ssl.SSLError) else None
+            raise Unusable(f"ca_file: {self.ca} is damaged{_in_brackets(reason)}; copy it there again") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a newer Python must not cut a pole off from its broker
         context.sslsocket_class = TlsSocket
         return context
 
+    def _authorities(self, ca: str) -> str:
+        """Return the certificates of a bundle without its comments, of which ssl takes only those in ASCII."""
+        found = CERTIFICATE.findall(secret_file.read_pem("ca_file", ca))
+        if not found:
+            raise Unusable(f"ca_file: {ca} holds no certificate; put the CA's there, in PEM")
+        return "\n".join(found)
+
     def _own(self, context: ssl.SSLContext, cert: str, key: str) -> tuple[int, bytes]:
         """Load this pole's certificate and key; return when it ends and whom it is made out to."""
-        found = CERTIFICATE.search(secret_file.read("cert_file", cert))
+        found = CERTIFICATE.search(secret_file.read_pem("cert_file", cert))
         if found is None:
             raise Unusable(f"cert_file: {cert} holds no certificate; put this pole's there, in PEM")
-        private = secret_file.read("key_file", key)
+        private = secret_file.read_pem("key_file", key)
         if "PRIVATE KEY-----" not in private:
             raise Unusable(f"key_file: {key} holds no private key; put there the one that cert_file was made with")
         if "ENCRYPTED" in private:  # OpenSSL would ask for the passphrase at the terminal
             step = "nobody is there to type the passphrase; openssl pkey -in OLD -out NEW writes it without"
             raise Unusable(f"key_file: {key} is encrypted; {step}")
         try:
-            end, subject = _validity(ssl.PEM_cert_to_DER_cert(found[0]))
+            end, subject = _validity(ssl.PEM_cert_to_DER_cert(found[1]))
             context.load_cert_chain(secret_file.path_of("cert_file", cert), secret_file.path_of("key_file", key))
         except OSError as error:  # ssl.SSLError is one
             raise Unusable(_not_loaded(error, cert, key)) from error
@@ -208,7 +217,11 @@ def _not_loaded(error: OSError, cert: str, key: str) -> str:
         return f"key_file: {key} does not belong to the certificate in cert_file, {cert}; {step}"
     if reason in TOO_WEAK:
         return f"cert_file: {cert} or its key is too weak; make one with EC P-256, or RSA of 2048 bits"
-    return f"key_file: {key}, or cert_file, {cert}, is damaged ({reason}); copy both there again"
+    return f"key_file: {key}, or cert_file, {cert}, is damaged{_in_brackets(reason)}; copy both there again"
+
+
+def _in_brackets(reason: str | None) -> str:
+    return f" ({reason})" if reason else ""  # OpenSSL does not always say
 
 
 def _not_trusted(error: ssl.SSLCertVerificationError, files: TlsFiles, host: str) -> str:

@@ -257,6 +257,7 @@ class Line:
         self._must_be_open()
 
     async def _answer(self, seek: Seek, deadline: float) -> bytes:
+        self._must_be_open()  # the port may have been lost in the very write
         try:
             async with asyncio.timeout_at(deadline):
                 while True:

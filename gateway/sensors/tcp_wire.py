@@ -42,6 +42,8 @@ class TcpWire:
                 )
         except TimeoutError as error:
             raise PortGone(f"{where} does not answer within {CONNECT_S:.0f} s", hint=HINT) from error
+        except UnicodeError as error:  # from the resolver, which raises this for an empty or a long part of a name
+            raise PortGone(f"{where} cannot be reached: no host can have that name", hint=HINT) from error
         except OSError as error:
             # asyncio's own text is "Connect call failed"; numbers below 0 are of name resolution, which has good ones.
             number = error.errno or 0

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.toml_text import quoted
 from tests.config.settings_scene import SOUND, edited, faults, read
 
 PORT = "/dev/serial/by-id/usb-FTDI-port0"
 EITHER = "write /dev/serial/by-id/... or tcp://HOST:PORT"
+DOTS = "the host has a dot too many, or a part of it is missing; correct it"
+LONG = "a part of the host between dots has 63 characters at the most; correct it"
+IPV6 = "what stands in [ ] must be an IPv6 address, such as [2001:db8::7]"
 TCP = "write tcp://HOST:PORT, for instance tcp://192.168.1.20:502"
 NAME = "it must begin with a letter or digit and hold only letters, digits, - and _, 63 at the most"
 TOPIC = "it is made of letters, digits, - and _, with a / between two words"
@@ -51,6 +55,40 @@ def test_a_broker_url_with_a_bad_port_is_told_the_range(tmp_path: Path, port: st
     assert found(tmp_path, edited(SOUND, ("broker.example", f"b:{port}"))) == [
         f'5: [uplink]: "url" is "mqtts://b:{port}"; the port is a number from 1 to 65535'
     ]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("192.168.1..20", DOTS),
+        (".broker.example", DOTS),
+        (".", DOTS),
+        ("..", DOTS),
+        ("m" * 64, LONG),
+        (f"broker.{'m' * 64}.", LONG),
+        ("[1..2]", IPV6),
+        ("[:]", IPV6),
+        ("[10.0.0.7]", IPV6),
+    ],
+)
+def test_a_name_that_no_host_can_have_is_told(tmp_path: Path, host: str, expected: str) -> None:
+    for url in (f"mqtts://{host}", f"mqtt://{host}:1883", f"wss://{host}/mqtt"):
+        assert found(tmp_path, edited(SOUND, ("mqtts://broker.example", url))) == [
+            f'5: [uplink]: "url" is {quoted(url)}; {expected}'
+        ]
+    path = f"tcp://{host}:502"
+    assert found(tmp_path, edited(SOUND, (PORT, path))) == [f'8: [port.rs485]: "path" is {quoted(path)}; {expected}']
+
+
+@pytest.mark.parametrize(
+    "host", ["broker.example.", f"{'m' * 63}.{'n' * 63}", "_b-1", "[::1]", "[fe80::1%eth0]", "[::ffff:10.0.0.7]"]
+)
+def test_a_name_that_a_host_can_have_is_taken(tmp_path: Path, host: str) -> None:
+    settings = read(tmp_path, edited(SOUND, ("broker.example", host), (PORT, f"tcp://{host}:502")))
+    bare = host.strip("[]")
+    assert settings.root.uplink.brokers[0].host == bare
+    assert settings.root.port["rs485"].tcp == (bare, 502)
+    bare.encode("idna")  # what the resolver is handed
 
 
 @pytest.mark.parametrize("url", ["mqtts://me:hunter2@b", "mqtts://hunter2@b", "me:hunter2@b", "http://me:hunter2@b"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import drivers
 import hil.twins
-from drivers.contract import Advert, Asked, BadFrame, DeviceError, Driver, NotReady, Streamed
+from drivers.contract import Advert, Advertised, Asked, BadFrame, DeviceError, Driver, NotReady, Streamed
 from drivers.ruuvi import ENOUGH_OF_6, Ruuvi
 from drivers.sps30 import request, unpack, unstuff
 from drivers.units import UNITS
@@ -129,6 +129,32 @@ def test_format_6_is_left_alone_while_the_same_tag_is_heard_in_e1() -> None:
     assert heard_in(e1) == e1
     assert [heard_in(six) for _ in range(ENOUGH_OF_6)] == [None] * ENOUGH_OF_6
     assert heard_in(six) == six  # e1 is gone for good
+
+
+@pytest.mark.parametrize(("driver", "vector"), each("good"))
+def test_a_device_equals_one_of_the_same_settings_whatever_it_has_heard(driver: str, vector: Good) -> None:
+    old, new = device(driver, vector.device), device(driver, vector.device)
+    for frame in vector.frames():
+        if isinstance(old, Advertised):
+            company, service = old.MANUFACTURER or 0, old.SERVICE or ""
+            old.payload(Advert("CB:B8:33:4C:88:4F", -60, {company: frame}, {service: frame}))
+        old.decode(frame)
+    assert old == new
+    assert old.model_copy(update={"id": "other"}) == device(driver, vector.device, id="other")
+    assert old != device(driver, vector.device, id="other")
+
+
+def test_a_device_equals_nothing_but_a_device_of_its_driver() -> None:
+    class Younger(Ruuvi):
+        """The same settings, read in another way."""
+
+    air = device("ruuvi")
+    assert air != Younger.model_validate(air.model_dump())
+    assert air != air.model_dump()
+
+
+def test_equal_devices_are_one_in_a_set() -> None:
+    assert len({device("ruuvi"), device("ruuvi"), device("ruuvi", id="other")}) == 2
 
 
 # The set is whole

@@ -1,5 +1,6 @@
 """``polegate identity``: from a pole without a key to one with a certificate, and to the next one."""
 
+import base64
 import os
 import re
 import socket
@@ -24,6 +25,8 @@ from tests.link.pki import FOR_SERVERS, Authority, private
 
 EX_DATAERR, EX_NOINPUT, EX_CANTCREAT, EX_CONFIG = 65, 66, 73, 78
 POLE = "pole-7"
+OTHER_KIND = "2a8648ce3d0201", "2a8648ce3d027f"  # ecPublicKey, and an object identifier that means nothing
+OTHER_VERSION = "a003020102", "a003020126"
 ROOT = Path(__file__).parents[2]
 
 
@@ -175,6 +178,27 @@ def test_a_certificate_that_is_not_this_poles_is_not_taken(pole: Pole, tmp_path:
     pole.must_refuse(stranger, "holds no sound certificate in PEM")
     assert pole.install(ours.sign(asked), "--ca", str(pole.config)).code == EX_DATAERR
     assert not pole.cert.exists()
+
+
+def edited(pem: bytes, old: str, new: str) -> bytes:
+    """Return a certificate or key with other bytes in its DER form."""
+    first, *middle, last = pem.splitlines()
+    der = base64.b64decode(b"".join(middle))
+    assert bytes.fromhex(old) in der
+    return b"\n".join([first, base64.b64encode(der.replace(bytes.fromhex(old), bytes.fromhex(new))), last, b""])
+
+
+def test_a_certificate_or_key_of_a_kind_that_is_not_known_is_told(pole: Pole) -> None:
+    cert, authority = pole.authority.sign(pole.csr()), pole.authority.cert.read_bytes()
+    pole.must_refuse(edited(cert, *OTHER_KIND), "holds no sound certificate in PEM", "Unknown key type")
+    pole.must_refuse(edited(cert, *OTHER_VERSION), "holds no sound certificate in PEM", "version")
+    pole.authority.cert.write_bytes(edited(authority, *OTHER_VERSION))
+    pole.must_refuse(cert, f"{pole.authority.cert} holds no sound certificate in PEM")
+    pole.authority.cert.write_bytes(edited(authority, *OTHER_KIND) + authority)  # of the same name, and no issuer
+    assert pole.install(cert, "--ca", str(pole.authority.cert)).code == 0
+    key = pole.key.read_bytes()
+    pole.key.write_bytes(edited(key, *OTHER_KIND))
+    assert (pole.show().code, "is not the key of" in pole.show().err) == (EX_DATAERR, True)
 
 
 def test_a_chain_is_followed_over_authorities_alone(pole: Pole) -> None:

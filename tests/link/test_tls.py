@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.host.secret_file import Unusable
 from gateway.link.tls import TlsFiles, _validity
+from tests.examples import examples
 from tests.link.pki import Authority, Pair, private
 
 
@@ -62,6 +63,56 @@ def test_text_before_the_certificate_and_authorities_behind_it_do_no_harm(author
     expected = authority.files(pole).read().expires
     pole.cert.write_text(f"Certificate:\n  Data: as openssl says\n{pole.cert.read_text()}{authority.cert.read_text()}")
     assert authority.files(pole).read().expires == expected
+
+
+@pytest.mark.parametrize(
+    "comment", ["# Főtanúsítvány\n".encode(), "# Autorité\n".encode("latin-1"), b"\xef\xbb\xbf", b"# \x00\xff\r\n"]
+)
+def test_comments_in_any_encoding_do_no_harm(authority: Authority, pole: Pair, comment: bytes) -> None:
+    files = authority.files(pole)
+    expected = files.read().expires
+    bundle = comment + authority.cert.read_bytes() + comment + authority.below("second").cert.read_bytes() + comment
+    authority.cert.write_bytes(bundle)
+    for path in (pole.cert, pole.key):  # OpenSSL reads these itself, and takes a BOM for the first letter of a line
+        path.write_bytes(comment.removeprefix(b"\xef\xbb\xbf") + path.read_bytes() + comment)
+    mark = files.mark()
+    assert files.read().expires == expected
+    assert len(files.read().context.get_ca_certs()) == 2
+    authority.cert.write_bytes(bundle + comment)
+    assert files.mark() != mark
+
+
+def test_a_bundle_that_is_cut_off_in_its_last_certificate_is_damaged(authority: Authority) -> None:
+    bundle = authority.cert.read_text() + authority.below("second").cert.read_text()
+    for end in (len(bundle) - 30, len(bundle) - 200, len(authority.cert.read_text()) + 28):
+        authority.cert.write_text(bundle[:end])
+        assert wrong(authority.files()).startswith(f"ca_file: {authority.cert} is damaged")
+
+
+def test_a_comment_that_names_the_marks_of_pem_is_no_certificate(authority: Authority, pole: Pair) -> None:
+    expected = authority.files(pole).read().expires
+    remark = "# all from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE----- is one\n"
+    for path in (authority.cert, pole.cert):
+        path.write_text(remark + path.read_text() + remark)
+    tls = authority.files(pole).read()
+    assert len(tls.context.get_ca_certs()) == 1
+    assert tls.expires == expected
+
+
+@pytest.mark.parametrize("key", ["ca", "cert", "key"])
+@examples(50)
+@given(content=st.binary(max_size=60))
+def test_whatever_is_in_a_file_is_told_and_breaks_no_more(
+    tmp_path_factory: pytest.TempPathFactory, key: str, content: bytes
+) -> None:
+    """Whether it stands between the marks of PEM, or is all there is."""
+    authority = Authority(tmp_path_factory.mktemp("any"))
+    pole = authority.issue("pole-7")
+    path = {"ca": authority.cert, "cert": pole.cert, "key": pole.key}[key]
+    label = b"PRIVATE KEY" if key == "key" else b"CERTIFICATE"
+    for text in (content, b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label, content, label)):
+        path.write_bytes(text)
+        assert f"{key}_file" in wrong(authority.files(pole))
 
 
 def test_nothing_older_than_tls_1_2_and_always_the_name(authority: Authority) -> None:
@@ -119,10 +170,9 @@ def test_an_encrypted_key_is_told_and_nobody_is_asked_for_its_passphrase(authori
 )
 def test_a_file_of_something_else_is_told_by_its_key(authority: Authority, pole: Pair, key: str, says: str) -> None:
     path = {"ca": authority.cert, "cert": pole.cert, "key": pole.key}[key]
-    path.write_text("something else\n")
-    assert wrong(authority.files(pole)) == f"{key}_file: {path} {says}"
-    path.write_bytes(b"\xff\x00\x80")
-    assert "holds no text; it must be PEM" in wrong(authority.files(pole))
+    for content in (b"", b"something else\n", b"\xff\x00\x80"):
+        path.write_bytes(content)
+        assert wrong(authority.files(pole)) == f"{key}_file: {path} {says}"
     path.unlink()
     assert wrong(authority.files(pole)) == f"{key}_file: {path} is not there; put it there, or correct the path"
     path.mkdir()
@@ -140,7 +190,7 @@ def test_a_key_or_an_authority_that_is_damaged_is_told(authority: Authority, pol
 def test_a_file_that_the_system_does_not_let_us_read_is_told(
     authority: Authority, pole: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def denied(_: Path) -> str:
+    def denied(_: Path, _encoding: str) -> str:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_text", denied)

@@ -60,6 +60,21 @@ def test_a_pulled_adapter_fails_the_asker_at_once(tmp_path: Path, after: float) 
     run(main())
 
 
+def test_an_adapter_that_is_pulled_as_the_request_goes_out_fails_the_asker_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        def pull(way: str, _: bytes) -> None:
+            if way == ">":
+                pair.unplug()
+
+        async with rs485(tmp_path / "port", [noise(1)], tap=pull) as (pair, line):
+            await asyncio.sleep(10)
+            with pytest.raises(PortGone, match="cannot be written"):
+                await read(line, meter(1))
+            assert now() == pytest.approx(10)
+
+    run(main())
+
+
 def test_an_adapter_that_is_back_before_anybody_looked_still_fails_the_asker_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with rs485(tmp_path / "port", [noise(1)]) as (pair, line):

@@ -95,6 +95,13 @@ def test_a_device_that_is_not_there_is_told_at_once_and_found_when_it_comes() ->
     run(main(), TcpCanary())
 
 
+@pytest.mark.parametrize("host", ["192.168.1..20", "m" * 64])
+def test_a_host_with_a_name_that_none_can_have_is_gone(host: str) -> None:
+    with pytest.raises(PortGone, match="cannot be reached: no host can have that name") as gone:
+        asyncio.run(TcpWire(host, 502).open(lambda _data: None, lambda _error: None))
+    assert "[port]" in gone.value.hint
+
+
 def test_a_connection_that_is_closed_fails_the_asker_at_once_and_is_made_anew() -> None:
     async def main() -> None:
         async with modbus() as server, line_on(TcpWire(HOST, server.port)) as line:

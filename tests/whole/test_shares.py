@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from drivers.contract import Advert
+from drivers.ruuvi import Ruuvi
 from gateway import shares
 from gateway.config.settings import Settings
 from gateway.config.settings_file import load
@@ -77,6 +79,16 @@ def test_what_is_written_in_another_way_and_means_the_same_is_the_same(tmp_path:
     )
     assert shares.digest(old) == shares.digest(same)
     assert shares.touched(old, same) == set()
+
+
+def test_a_tag_that_has_been_heard_is_the_same_and_can_be_renamed(tmp_path: Path) -> None:
+    old, same = settings(tmp_path), settings(tmp_path)
+    for device in old.devices:
+        if isinstance(device, Ruuvi):
+            device.payload(Advert(device.address, -60, {device.MANUFACTURER: b"\xe1" + bytes(39)}, {}))
+    assert shares.touched(old, same) == set()
+    assert shares.roster(old) == shares.roster(same)
+    assert shares.renamed(old, settings(tmp_path, ('id = "tag"', 'id = "air"'))) == {"tag": "air"}
 
 
 def test_a_changed_profile_is_another_device(tmp_path: Path) -> None:
