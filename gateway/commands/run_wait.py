@@ -67,7 +67,7 @@ def _state_folder(path: Path) -> Path | None:
     if isinstance(remote, dict) and "state" in remote:
         return Path(str(remote["state"]))
     database = buffer.get("path") if isinstance(buffer, dict) else None
-    return Path(str(database or BufferSettings().path)).with_name(STATE)
+    return Path(str(database or BufferSettings().path)).parent / STATE
 
 
 async def wait_for(path: Path, tell: Callable[[str], None]) -> Settings | None:

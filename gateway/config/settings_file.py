@@ -43,6 +43,7 @@ def settings_of(file: Source) -> Settings:
     devices = list(_Devices(file, found))
     ports = root.port if root else _sound_ports(file)
     found.add(agreement.of_names(file, _has_port))
+    found.add(agreement.of_buffer(file))
     found.add(agreement.of_ports(file, devices, ports))
     if not found.faults:
         found.add(_left_out(file, {index for index, _ in devices}))
