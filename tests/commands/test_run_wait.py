@@ -167,7 +167,7 @@ def test_a_pole_that_ran_goes_on_with_what_was_in_force_though_the_file_has_faul
     write(service.config, "[pole")  # it is looked for where it is by default
     monkeypatch.setattr("gateway.commands.run_wait.BufferSettings", lambda: SimpleNamespace(path=tmp_path / "b"))
     assert last_good(service.config) is not None
-    write(service.config, f'[pole]\n[buffer]\npath = "{tmp_path}/buffer.db"\n')
+    write(service.config, f'\ufeff[pole]\n[buffer]\npath = "{tmp_path}/buffer.db"\n')  # as Windows editors begin a file
     service.start()
     assert hear() == "READY=1\nSTATUS=running"
     status = hear()
