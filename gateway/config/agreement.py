@@ -137,6 +137,8 @@ def _by_port(devices: Devices) -> dict[str, list[tuple[int, OnPort]]]:
 
 def _one_port(file: Source, name: str, port: PortSettings, group: list[tuple[int, OnPort]]) -> Iterator[Fault]:
     for index, device in group:
+        for key, text in device.misfits("serial" if port.tcp is None else "tcp").items():
+            yield file.fault(("device", index, key), text)
         if isinstance(device, Streamed) and len(group) > 1:
             other = next(other.id for _, other in group if other is not device)
             text = f'{device.driver} talks by itself and needs a port of its own; "{other}" is on [port.{name}] too'

@@ -143,6 +143,24 @@ def test_a_value_of_the_wrong_kind_or_size_is_told_with_what_it_must_be(
     assert spoilt(tmp_path, "unit = 1", value) == [f'14: {METER}"{key}" must be {expected}']
 
 
+@pytest.mark.parametrize("unit", [0, 248, 255])
+def test_a_unit_id_that_no_device_on_a_serial_line_can_have_is_told_there_and_taken_over_tcp(
+    tmp_path: Path, unit: int
+) -> None:
+    text = edited(SOUND, ("unit = 1", f"unit = {unit}"))
+    step = "write the slave address that the device is set to"
+
+    assert faults(tmp_path, text) == [
+        f'pole.toml:14: {METER}"unit" must be 1 to 247 on a serial port, not {unit}; {step}'
+    ]
+    assert faults(tmp_path, edited(text, ("/dev/serial/by-id/usb-FTDI-port0", "tcp://192.0.2.1:502"))) == []
+
+
+@pytest.mark.parametrize("unit", [1, 247])
+def test_the_first_and_the_last_unit_id_of_a_serial_line_are_taken(tmp_path: Path, unit: int) -> None:
+    assert faults(tmp_path, edited(SOUND, ("unit = 1", f"unit = {unit}"))) == []
+
+
 def test_a_device_of_an_unknown_driver_is_still_told_what_else_is_wrong_with_it(tmp_path: Path) -> None:
     text = edited(SOUND, ('"ruuvi"', '"ruvi"'), ('"tag"', '"a/b"'))
 
