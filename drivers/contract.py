@@ -228,6 +228,11 @@ class OnPort(Driver):
         """Return how the device leaves the factory, used where the [port] section does not say."""
         return LineSettings()
 
+    def misfits(self, transport: Literal["serial", "tcp"]) -> Mapping[str, str]:
+        """Tell what of the section no device on such a port can have: by key, in words. A file with that is refused."""
+        del transport
+        return {}
+
 
 class Asked(OnPort):
     """A device that speaks when asked."""

@@ -48,6 +48,8 @@ EXCEPTIONS = {
     11: "gateway target does not respond",
 }
 BUSY = (5, 6)
+SLAVES = range(1, 248)
+"""Addresses on a serial line: "MODBUS over Serial Line" V1.02, section 2.2. TCP has 0 and 255 too."""
 TRANSACTIONS = itertools.cycle(range(1, 0x10000))
 """One count for all devices: two of them may ask the same unit over one connection."""
 
@@ -186,7 +188,7 @@ class Modbus(Asked):
     """A ``[[device]]`` with ``driver = "modbus"``."""
 
     driver: Literal["modbus"]
-    unit: int = Field(1, ge=0, le=255, description="Unit id (slave address) of the device.")
+    unit: int = Field(1, ge=0, le=255, description="Unit id (slave address) of the device; 1 to 247 on a serial port.")
     profile: Profile = Field(description="Name of a register map, profiles/NAME.toml.")
     framing: Literal["rtu", "tcp"] | None = Field(
         None, description='How requests are framed; "rtu" on a serial line, "tcp" over TCP unless it says otherwise.'
@@ -204,6 +206,13 @@ class Modbus(Asked):
     def line(self) -> LineSettings:
         """As the profile says."""
         return LineSettings(self.profile.baud, self.profile.parity, self.profile.stop_bits)
+
+    def misfits(self, transport: Literal["serial", "tcp"]) -> dict[str, str]:
+        """A slave address: 0 is for all slaves at once, and none answers; those from 248 are reserved."""
+        if transport == "tcp" or self.unit in SLAVES:
+            return {}
+        step = "write the slave address that the device is set to"
+        return {"unit": f'"unit" must be {SLAVES[0]} to {SLAVES[-1]} on a serial port, not {self.unit}; {step}'}
 
     def place(self) -> str:
         """The unit id: two sections may read the same device."""

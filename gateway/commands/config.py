@@ -9,6 +9,7 @@ import click
 from gateway.commands.check import FILE, report
 from gateway.config.faults import SettingsError
 from gateway.config.layers import Key, dotted
+from gateway.config.toml_file import read
 from gateway.config.toml_text import in_toml
 from gateway.remote.beside import in_force
 from gateway.remote.config_folder import ConfigFolder
@@ -54,7 +55,7 @@ def _told(folder: ConfigFolder, state: State, path: Path) -> Iterator[str]:
             yield f"{what} waits"
     local = state.of(LOCAL)
     text = folder.document(local.active)
-    if text is not None and not local.waits and not local.fate and text != path.read_bytes():
+    if text is not None and not local.waits and not local.fate and text != read(path).encode():
         yield f"{path} was edited since; it is tried when the gateway reads it"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from gateway.config.settings import Settings
+from gateway.config.toml_file import read
 from gateway.jobs.signs import CORRECT
 from gateway.remote.config_state import LOCAL
 from gateway.remote.document import digest
@@ -106,7 +107,7 @@ def _is_edited(status: Status, path: Path) -> bool:
     """Tell whether the file is not the one that the gateway has read last."""
     reported = status.details.reported
     local = reported.streams.get(LOCAL) if reported else None
-    return local is not None and digest(path.read_text().encode()) != local.sha  # as the gateway reads it
+    return local is not None and digest(read(path).encode()) != local.sha  # as the gateway reads it
 
 
 def _of_devices(status: Status) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ import structlog
 from gateway.config.faults import NotProvisioned, SettingsError
 from gateway.config.settings import STATE, BufferSettings, Settings
 from gateway.config.settings_file import load, settings_of
-from gateway.config.toml_file import TomlFile
+from gateway.config.toml_file import TomlFile, read
 from gateway.host.notify import watchdog_s
 from gateway.jobs.tell_watchdog import FEEDS
 from gateway.remote.config_folder import ConfigFolder, NewerState
@@ -56,8 +56,8 @@ def last_good(path: Path) -> Settings | None:
 def _state_folder(path: Path) -> Path | None:
     """Find the folder of what was in force, as far as a file with faults tells it; None: there is no text of a file."""
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError):
+        text = read(path)
+    except SettingsError:
         return None
     try:
         content = tomllib.loads(text)
@@ -67,7 +67,7 @@ def _state_folder(path: Path) -> Path | None:
     if isinstance(remote, dict) and "state" in remote:
         return Path(str(remote["state"]))
     database = buffer.get("path") if isinstance(buffer, dict) else None
-    return Path(str(database or BufferSettings().path)).with_name(STATE)
+    return Path(str(database or BufferSettings().path)).parent / STATE
 
 
 async def wait_for(path: Path, tell: Callable[[str], None]) -> Settings | None:

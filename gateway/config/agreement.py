@@ -1,16 +1,17 @@
-"""What must agree between sections that are sound each by itself: ids, ports, and who shares them."""
+"""What must agree between sections that are sound each by itself, or with the pole: ids, ports, who shares them."""
 
 import grp
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from drivers.contract import Driver, OnPort, Streamed
-from gateway.config.faults import Fault, mean
-from gateway.config.settings import PortSettings, Root
+from gateway.config.faults import LONGEST_TEXT, Fault, mean
+from gateway.config.settings import BufferSettings, PortSettings, Root
 from gateway.config.toml_file import Source, sections, tables, user
-from gateway.config.toml_text import key_text
+from gateway.config.toml_text import key_text, visible
 
 Devices = Sequence[tuple[int, Driver]]
 """Each device with its index among the [[device]] sections."""
@@ -43,6 +44,21 @@ def of_names(file: Source, has_port: Callable[[str], bool]) -> Iterator[Fault]:
             yield file.fault(
                 ("device", index, "port"), f"there is no section [port.{key_text(port)}]{mean(port, ports)}"
             )
+
+
+def of_buffer(file: Source) -> Iterator[Fault]:
+    """Find a folder that is named as the buffer: it would be moved away like a damaged one, with all that is in it.
+
+    A folder in the place of a buffer that was there, which NAME.epoch beside it tells, the buffer mends by itself.
+    """
+    section = file.content.get("buffer")
+    written = section.get("path") if isinstance(section, dict) else None
+    if not isinstance(written, str) or not written.startswith("/"):
+        return  # it is told already, or is where it is by default
+    path = Path(written)
+    if os.path.isdir(written) and not _exists(f"{path}.epoch"):  # noqa: PTH112  # any text
+        meant = visible(str(path / BufferSettings().path.name), LONGEST_TEXT)
+        yield file.fault(("buffer", "path"), f'"path" is a folder; name the file in it: "{meant}"')
 
 
 def of_ports(file: Source, devices: Devices, ports: Mapping[str, PortSettings]) -> Iterator[Fault]:
@@ -121,6 +137,8 @@ def _by_port(devices: Devices) -> dict[str, list[tuple[int, OnPort]]]:
 
 def _one_port(file: Source, name: str, port: PortSettings, group: list[tuple[int, OnPort]]) -> Iterator[Fault]:
     for index, device in group:
+        for key, text in device.misfits("serial" if port.tcp is None else "tcp").items():
+            yield file.fault(("device", index, key), text)
         if isinstance(device, Streamed) and len(group) > 1:
             other = next(other.id for _, other in group if other is not device)
             text = f'{device.driver} talks by itself and needs a port of its own; "{other}" is on [port.{name}] too'

@@ -5,6 +5,7 @@ then among those that came with polegate. It is validated where a device names i
 line.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from drivers.contract import Driver, Name, OnPort
+from drivers.contract import NAME_PATTERN, Driver, Name, OnPort
 from gateway.config import agreement, driver_index, faults
-from gateway.config.faults import Findings, NotProvisioned, SettingsError, mean, show
+from gateway.config.faults import Fault, Findings, NotProvisioned, SettingsError, mean, show
 from gateway.config.settings import PortSettings, Root, Settings
 from gateway.config.toml_file import Source, TomlFile, sections, tables
 from gateway.config.toml_text import Path as Place
@@ -42,7 +43,10 @@ def settings_of(file: Source) -> Settings:
     devices = list(_Devices(file, found))
     ports = root.port if root else _sound_ports(file)
     found.add(agreement.of_names(file, _has_port))
+    found.add(agreement.of_buffer(file))
     found.add(agreement.of_ports(file, devices, ports))
+    if not found.faults:
+        found.add(_left_out(file, {index for index, _ in devices}))
     if found.faults or root is None:
         raise SettingsError(found.faults)
     warnings = tuple(agreement.warnings(file, devices, root))
@@ -73,6 +77,14 @@ def profile_names(beside: Path | None) -> set[str]:
 
 def _has_port(driver: str) -> bool:
     return driver in driver_index.names() and issubclass(driver_index.driver(driver), OnPort)
+
+
+def _left_out(file: Source, read: set[int]) -> Iterator[Fault]:
+    """Blame each [[device]] that is none, where nothing else is wrong: the pole has all that stand in the file."""
+    for index, section in enumerate(sections(file, "device")):
+        if index not in read:
+            text = f"driver {show(section['driver'])} makes no device of it and tells no fault; ask who made it"
+            yield file.fault(("device", index), text)
 
 
 def _sound_ports(file: Source) -> dict[str, PortSettings]:
@@ -163,17 +175,16 @@ class _Devices:
 
     def _blame(self, place: Place, section: Mapping[str, Any], model: type[BaseModel], error: ValidationError) -> None:
         """Tell faults at the lines they stand in: in the section, or in the profile it names."""
-        port = section.get("port")
-        elsewhere = dict.fromkeys(
-            PortSettings.model_fields, f"[port.{key_text(port) if isinstance(port, str) else 'NAME'}]"
-        )
+        port, has_port = section.get("port"), issubclass(model, OnPort)
+        header = f"[port.{key_text(port) if isinstance(port, str) else 'NAME'}]"
+        elsewhere = dict.fromkeys(PortSettings.model_fields, header) if has_port else {}
         name = section.get(PROFILE)
         is_read = isinstance(name, str) and self._profiles.get(name) is not None
         for loc, text in faults.from_pydantic(error, model, elsewhere):
             if loc[:1] == (PROFILE,) and name is not None:
                 if is_read:
                     self._found.add([self._files[name].fault(loc[1:], text)])
-            elif loc == ("port",) and isinstance(port, str):
+            elif has_port and loc == ("port",) and isinstance(port, str) and not re.fullmatch(NAME_PATTERN, port):
                 continue  # a section of that name is blamed for it, or is missing
             else:
                 self._found.add([self._file.fault(place + loc, text)])

@@ -46,6 +46,42 @@ def tables(source: Source, name: str) -> dict[str, Any]:
     return {key: table for key, table in found.items() if isinstance(table, dict)} if isinstance(found, dict) else {}
 
 
+def read(path: Path) -> str:
+    """Read the text of a TOML file, without what Windows editors put into it. Raises SettingsError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
+        if len(data) > LARGEST_BYTES:
+            text = f"has more than {LARGEST_BYTES:,} bytes; a configuration has a few thousand. Is it the right file?"
+            raise _unusable(path, text)
+        return _plain(data.decode())
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        text = f"byte {error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise _unusable(path, text, line) from error
+    except FileNotFoundError as error:
+        near = f"; there is no folder {path.parent}"
+        if path.parent.is_dir():
+            near = mean(path.name, (other.name for other in path.parent.glob("*.toml")))
+        raise NotProvisioned([Fault(str(path), 0, f"is not there{near}")]) from error
+    except IsADirectoryError as error:
+        raise _unusable(path, "is a folder; name the file in it") from error
+    except PermissionError as error:
+        text = f"may not be read by user {user()}; see ls -l {path}"
+        raise SettingsError([Fault(str(path), 0, text, of_user=True)]) from error
+    except OSError as error:
+        raise _unusable(path, f"cannot be read: {error.strerror}") from error
+
+
+def _plain(text: str) -> str:
+    """Take away the mark that Windows editors put before a text, and what they put before the end of a line."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _unusable(path: Path, text: str, line: int = 0) -> SettingsError:
+    return SettingsError([Fault(str(path), line, text)])
+
+
 class TomlFile:
     """A TOML file that parses, and where its keys stand."""
 
@@ -54,11 +90,11 @@ class TomlFile:
         self.name = str(path)
         self.folder = path.parent
         # What ends without a newline is told as "at end of document" instead of by its line.
-        self._text = (self._read(path) if text is None else text).replace("\r\n", "\n") + "\n"
+        self._text = (read(path) if text is None else _plain(text)) + "\n"
         try:
             self.content = toml_syntax.parse(self._text)
         except toml_syntax.Unreadable as error:
-            raise self._unusable(f"cannot be read: {error}", error.line) from error
+            raise _unusable(path, f"cannot be read: {error}", error.line) from error
 
     def line(self, place: toml_text.Path) -> int:
         """Return the line of a place, or of the nearest section around it; 0 where there is none."""
@@ -93,35 +129,6 @@ class TomlFile:
             if isinstance(here, dict):
                 label = f"[{header}]: "
         return label
-
-    def _read(self, path: Path) -> str:
-        try:
-            with path.open("rb") as file:
-                data = file.read(LARGEST_BYTES + 1)
-            if len(data) > LARGEST_BYTES:
-                raise self._unusable(
-                    f"has more than {LARGEST_BYTES:,} bytes; a configuration has a few thousand. Is it the right file?"
-                )
-            return data.decode().removeprefix("\ufeff")  # Windows editors put a mark before the text
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            text = f"byte {error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
-            raise SettingsError([Fault(self.name, line, text)]) from error
-        except FileNotFoundError as error:
-            near = f"; there is no folder {path.parent}"
-            if path.parent.is_dir():
-                near = mean(path.name, (other.name for other in path.parent.glob("*.toml")))
-            raise NotProvisioned([Fault(self.name, 0, f"is not there{near}")]) from error
-        except IsADirectoryError as error:
-            raise self._unusable("is a folder; name the file in it") from error
-        except PermissionError as error:
-            text = f"may not be read by user {user()}; see ls -l {self.name}"
-            raise SettingsError([Fault(self.name, 0, text, of_user=True)]) from error
-        except OSError as error:
-            raise self._unusable(f"cannot be read: {error.strerror}") from error
-
-    def _unusable(self, text: str, line: int = 0) -> SettingsError:
-        return SettingsError([Fault(self.name, line, text)])
 
 
 def user() -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from gateway.config.faults import Fault, SettingsError
 from gateway.config.settings_file import load
-from gateway.config.toml_file import user
+from gateway.config.toml_file import read, user
 from gateway.host.clock import Clock
 from gateway.remote.config_folder import ConfigFolder, NewerState
 from gateway.remote.config_state import State
@@ -55,7 +55,7 @@ def in_force(path: Path, *more: Override, edited: bool = False) -> Seen:
         state = folder.load()
         own, documents = folder.layers(state)
         overrides = [*live(folder, Clock()), *more]
-        text = path.read_text() if own is None or edited else own
+        text = read(path) if own is None or edited else own
         return Seen(folder, state, compose(path, text, documents, overrides), overrides)
     except PermissionError as error:
         raise NotReadable([Fault(str(place), 0, f"may not be read by user {user()}; try sudo")]) from error

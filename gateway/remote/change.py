@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from gateway import shares
+from gateway.config.faults import SettingsError
 from gateway.config.settings import Settings
+from gateway.config.toml_file import read
 from gateway.host.clock import Clock
 from gateway.host.notify import notify, notify_reloading
 from gateway.jobs.pole_state import VERSION
@@ -115,7 +117,7 @@ class Change:
         Raises:
             SettingsError: the pole's own file has faults, and there is none from before.
         """
-        own = self._path.read_text()
+        own = read(self._path)
         self._set = self._overrides()
         try:
             await self._commit.start(own)
@@ -322,10 +324,9 @@ class Change:
         """Take the pole's own file as it is now, and return what systemd was told."""
         notify_reloading()
         try:
-            own = self._path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            text = f"{self._path} cannot be read; what is in force goes on: {error}"
-            self.tell(Verdict(LOCAL, 0, "", Code.SEMANTIC, text))
+            own = read(self._path)
+        except SettingsError as error:
+            self.tell(Verdict(LOCAL, 0, "", Code.SEMANTIC, f"{error}; what is in force goes on"))
         else:
             if self._closed:
                 self._tell_closed(own)

@@ -76,6 +76,17 @@ def test_what_is_no_file_ends_check_and_run_with_78(tmp_path: Path, name: str) -
     assert checked.startswith(f"{name}: is ")
 
 
+def test_a_folder_that_stands_as_the_buffer_is_not_moved_away(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("somebody's")
+    write(tmp_path, f'{SOUND}[buffer]\npath = "{tmp_path}/precious"\n')
+
+    checked = must_end_as_a_bad_configuration(tmp_path, "check", "pole.toml")
+
+    assert checked == must_end_as_a_bad_configuration(tmp_path, "run", "--config", "pole.toml")
+    assert '[buffer]: "path" is a folder' in checked
+
+
 def test_a_sound_file_ends_check_with_0_and_its_warnings_go_to_the_other_output(tmp_path: Path) -> None:
     write(tmp_path, SOUND + BUFFER.format(tmp_path))
     before = everything_in(tmp_path)

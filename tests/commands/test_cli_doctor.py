@@ -333,6 +333,12 @@ REPORTS: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
 ]
 
 
+def test_what_windows_editors_put_into_the_file_is_no_edit_of_it(file: Path) -> None:
+    as_it_was = with_reported(file)
+    file.write_bytes(b"\xef\xbb\xbf" + LEAST.replace("\n", "\r\n").encode())
+    assert told(file, **as_it_was) == []
+
+
 @pytest.mark.parametrize(("facts", "line"), REPORTS, ids=[line for _, line in REPORTS])
 def test_what_became_of_documents_is_told(file: Path, facts: Callable[[Path], dict[str, Any]], line: str) -> None:
     (only,) = told(file, **facts(file))

@@ -21,6 +21,7 @@ BROUGHT = Path(__file__).parents[2] / "systemd/debian/pole.toml"  # by the packa
 BROUGHT_SHA256 = "27c58d62af809617e81ce20661622012ca6bae1fea67f877130b3fd0457b7b46"
 NOTHING = 'holds no setting; the least is [pole] with its "id" and [uplink] with its "url"'
 SOUND = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://127.0.0.1:1"\n[buffer]\npath = "{}/buffer.db"\n'
+ROOT = b'[buffer]\npath = "/"\n'
 LIMIT_S = 60.0
 
 Hear = Callable[[], str]
@@ -166,7 +167,7 @@ def test_a_pole_that_ran_goes_on_with_what_was_in_force_though_the_file_has_faul
     write(service.config, "[pole")  # it is looked for where it is by default
     monkeypatch.setattr("gateway.commands.run_wait.BufferSettings", lambda: SimpleNamespace(path=tmp_path / "b"))
     assert last_good(service.config) is not None
-    write(service.config, f'[pole]\n[buffer]\npath = "{tmp_path}/buffer.db"\n')
+    write(service.config, f'\ufeff[pole]\n[buffer]\npath = "{tmp_path}/buffer.db"\n')  # as Windows editors begin a file
     service.start()
     assert hear() == "READY=1\nSTATUS=running"
     status = hear()
@@ -178,7 +179,9 @@ def test_a_pole_that_ran_goes_on_with_what_was_in_force_though_the_file_has_faul
     assert "refused" not in hear()
 
 
-@pytest.mark.parametrize("garbage", [None, b"\xff", b"buffer = 1\nremote = 2\n", b"[buffer]\npath = 3\n"])
+@pytest.mark.parametrize(
+    "garbage", [None, b"\xff", b"buffer = 1\nremote = 2\n", b"[buffer]\npath = 3\n", b'[buffer]\npath = "/"']
+)
 def test_what_was_in_force_is_not_known_where_no_file_says_where_it_lies(tmp_path: Path, garbage: bytes | None) -> None:
     path = tmp_path / "pole.toml"
     if garbage is not None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from tests.config.settings_scene import SOUND, edited, faults
+from gateway.config import driver_index
+from tests.config.settings_scene import SOUND, edited, faults, read
 
 METER = '[[device]] "meter": '
 TAG = '[[device]] "tag": '
@@ -13,6 +15,8 @@ ID = "name of the device, unique on the pole; part of every name it sends"
 ADDRESS = "bluetooth address, as AA:BB:CC:DD:EE:FF"
 FACTS = '"accuracy", "calibrated", "certificate", "dataset", "driver", "every", "framing", "heading", "height"'
 KEYS = f'{FACTS}, "id", "port", "profile", "serial", "siting", "timeout" and "unit"'
+HEARD = '"accuracy", "address", "calibrated", "certificate", "dataset", "driver", "every", "heading", "height", "id"'
+HEARD_KEYS = f'{HEARD}, "serial" and "siting"'
 DATE = '"calibrated" must be a date such as 2026-03-14'
 URL = "write mqtts://broker.example, or mqtt://broker.example for a broker without TLS"
 UNKNOWN = "is not a known key"
@@ -51,6 +55,9 @@ def test_a_sound_file_has_no_fault(tmp_path: Path) -> None:
         ('port = "rs485"', 'port = "rs458"', f'13: {METER}there is no section [port.rs458]; did you mean "rs485"?'),
         ('port = "rs485"', 'port = "x"', f'13: {METER}there is no section [port.x]; there is only "rs485"'),
         ('port = "rs485"', "port = 1", f'13: {METER}"port" must be a text in quotes, not 1'),
+        ('"ruuvi"', '"ruuvi"\nport = "rs485"', f'20: {TAG}"port" is not a known key; there are {HEARD_KEYS}'),
+        ('"ruuvi"', '"ruuvi"\nport = "a b"', f'20: {TAG}"port" is not a known key; there are {HEARD_KEYS}'),
+        ('"ruuvi"', '"ruuvi"\nbaud = 9600', f'20: {TAG}"baud" is not a known key; there are {HEARD_KEYS}'),
         # The profile
         ('"mine"', '"main"', f'15: {METER}profile "main" does not exist; did you mean "mine"?'),
         ('profile = "mine"\n', "", f'10: {METER}key "profile" is missing: name of a register map, profiles/NAME.toml'),
@@ -136,6 +143,24 @@ def test_a_value_of_the_wrong_kind_or_size_is_told_with_what_it_must_be(
     assert spoilt(tmp_path, "unit = 1", value) == [f'14: {METER}"{key}" must be {expected}']
 
 
+@pytest.mark.parametrize("unit", [0, 248, 255])
+def test_a_unit_id_that_no_device_on_a_serial_line_can_have_is_told_there_and_taken_over_tcp(
+    tmp_path: Path, unit: int
+) -> None:
+    text = edited(SOUND, ("unit = 1", f"unit = {unit}"))
+    step = "write the slave address that the device is set to"
+
+    assert faults(tmp_path, text) == [
+        f'pole.toml:14: {METER}"unit" must be 1 to 247 on a serial port, not {unit}; {step}'
+    ]
+    assert faults(tmp_path, edited(text, ("/dev/serial/by-id/usb-FTDI-port0", "tcp://192.0.2.1:502"))) == []
+
+
+@pytest.mark.parametrize("unit", [1, 247])
+def test_the_first_and_the_last_unit_id_of_a_serial_line_are_taken(tmp_path: Path, unit: int) -> None:
+    assert faults(tmp_path, edited(SOUND, ("unit = 1", f"unit = {unit}"))) == []
+
+
 def test_a_device_of_an_unknown_driver_is_still_told_what_else_is_wrong_with_it(tmp_path: Path) -> None:
     text = edited(SOUND, ('"ruuvi"', '"ruvi"'), ('"tag"', '"a/b"'))
 
@@ -149,6 +174,35 @@ def test_a_bad_name_of_a_port_is_told_at_the_port_and_not_again_at_its_devices(t
     text = edited(SOUND, ("[port.rs485]", '[port."a b"]'), ('port = "rs485"', 'port = "a b"'))
 
     assert faults(tmp_path, text) == [f'pole.toml:7: [port."a b"]: its name is "a b"; {NAME}']
+
+
+def test_a_key_that_a_device_does_not_know_never_takes_it_out_of_the_pole(tmp_path: Path) -> None:
+    keys = {name: set(driver_index.driver(name).model_fields) for name in driver_index.names()}
+    least = dict.fromkeys(keys, 'port = "rs485"') | {
+        "ruuvi": 'address = "CB:B8:33:4C:88:4F"',
+        "modbus": 'port = "rs485"\nprofile = "mine"',
+    }
+    above = SOUND[: SOUND.index("[[device]]")]
+    for driver, known in keys.items():
+        section = f'[[device]]\nid = "it"\ndriver = "{driver}"\n{least[driver]}\n'
+        assert len(read(tmp_path, above + section).devices) == 1
+        for key in sorted(set().union(*keys.values()) - known):
+            assert len(faults(tmp_path, f'{above}{section}{key} = "rs485"\n')) == 1, (driver, key)
+
+
+def test_a_driver_of_somebody_else_that_makes_no_device_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stranger(BaseModel):
+        id: str
+
+    monkeypatch.setattr(driver_index, "names", lambda: ("modbus", "stranger"))
+    original = driver_index.driver
+    monkeypatch.setattr(driver_index, "driver", lambda name: Stranger if name == "stranger" else original(name))
+
+    assert spoilt(tmp_path, '"ruuvi"', '"stranger"') == [
+        f'17: {TAG}driver "stranger" makes no device of it and tells no fault; ask who made it'
+    ]
 
 
 def test_all_faults_of_all_sections_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

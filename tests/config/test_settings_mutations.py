@@ -154,9 +154,10 @@ def spoil(text: str, hands: list[tuple[Mutation, int]]) -> str:
 def faults_of(text: str, profile: str) -> list[Fault]:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            read(Path(folder), text.encode("utf-8", "surrogatepass"), profile)
+            settings = read(Path(folder), text.encode("utf-8", "surrogatepass"), profile)
         except SettingsError as error:
             return error.faults
+    assert len(settings.devices) == len(settings.root.device), "a device of the file is not one of the pole"
     return []
 
 

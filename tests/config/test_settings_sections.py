@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.toml_text import quoted
+from gateway.store.pack_file import PackFile
 from tests.config.settings_scene import SOUND, edited, faults, read
 
 PORT = "/dev/serial/by-id/usb-FTDI-port0"
@@ -355,3 +356,29 @@ def test_half_a_position_is_none(tmp_path: Path, key: str, other: str) -> None:
     text = edited(SOUND, ('id = "pole-1"', f'id = "pole-1"\n{key} = 24.9'))
     assert found(tmp_path, text) == [f'3: [pole]: "{key}" needs a "{other}" beside it']
     assert found(tmp_path, text.replace(f"{key} =", f"{other} = 60.2\n{key} =")) == []
+
+
+def test_a_folder_is_no_buffer_and_all_else_that_is_wrong_is_told_too(tmp_path: Path) -> None:
+    text = edited(SOUND, ('"pole-1"', "5")) + '[buffer]\npath = "{}"\n'
+
+    for folder in (f"{tmp_path}", f"{tmp_path}/"):
+        assert found(tmp_path, text.format(folder)) == [
+            '2: [pole]: "id" must be a text in quotes, not 5',
+            f'22: [buffer]: "path" is a folder; name the file in it: "{tmp_path}/buffer.db"',
+        ]
+    assert found(tmp_path, f'{SOUND}[buffer]\npath = "/"\n') == [
+        '22: [buffer]: "path" is a folder; name the file in it: "/buffer.db"'
+    ]
+    assert found(tmp_path, f'{SOUND}[buffer]\npath = "{tmp_path}/buffer.db"\n') == []
+    assert found(tmp_path, f'{SOUND}[buffer]\npath = "{tmp_path}/\\u0000"\n') == [
+        '22: [buffer]: "path" must be a whole path, one that begins with /'
+    ]
+
+
+def test_a_folder_in_the_place_of_a_buffer_that_was_there_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    PackFile(path, 2**24).open("boot")
+    path.unlink()
+    path.mkdir()
+
+    assert found(tmp_path, f'{SOUND}[buffer]\npath = "{path}"\n') == []

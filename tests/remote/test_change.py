@@ -57,6 +57,21 @@ def test_the_same_file_again_changes_nothing(tmp_path: Path, told: list[str]) ->
     play(tmp_path, told, scene)
 
 
+def test_the_same_file_saved_by_a_windows_editor_changes_nothing_at_a_start_or_later(
+    tmp_path: Path, told: list[str]
+) -> None:
+    async def scene(pole: Pole) -> None:
+        digest = pole.change.standing().digest
+        pole.path.write_bytes(b"\xef\xbb\xbf" + pole.own.replace("\n", "\r\n").encode())
+        pole.asked.set()
+        await asyncio.sleep(100)
+        assert told[-1] == f"READY=1\nSTATUS=configuration {digest} runs"
+        await pole.again(pole.path.read_bytes().decode())
+        assert (pole.result(), pole.change.standing().digest, pole.applied) == (("", ""), digest, [])
+
+    play(tmp_path, told, scene)
+
+
 def test_what_goes_back_is_told_by_all_and_after_a_restart_until_it_is_mended(tmp_path: Path, told: list[str]) -> None:
     async def scene(pole: Pole) -> None:
         digest = pole.change.standing().digest
@@ -100,9 +115,12 @@ def test_a_file_with_faults_is_refused_at_once(tmp_path: Path, told: list[str]) 
     play(tmp_path, told, scene)
 
 
-@pytest.mark.parametrize("garbage", [None, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    ("garbage", "why"),
+    [(None, ": is not there"), (b"[pole]\n# \xe9", ":2: byte e9 is not UTF-8; save the file as UTF-8")],
+)
 def test_a_file_that_cannot_be_read_is_refused_and_changes_nothing(
-    tmp_path: Path, told: list[str], garbage: bytes | None
+    tmp_path: Path, told: list[str], garbage: bytes | None, why: str
 ) -> None:
     async def scene(pole: Pole) -> None:
         pole.path.unlink()
@@ -111,7 +129,7 @@ def test_a_file_that_cannot_be_read_is_refused_and_changes_nothing(
         pole.asked.set()
         await asyncio.sleep(100)
         assert pole.result()[0] == "refused"
-        assert "cannot be read; what is in force goes on" in pole.result()[1]
+        assert pole.result()[1] == f"SEMANTIC: {pole.path}{why}; what is in force goes on"
         assert pole.applied == []
         await pole.edit(pole.own, 1)
         assert pole.result()[0] == "accepted"

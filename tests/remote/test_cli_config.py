@@ -219,6 +219,12 @@ def test_check_takes_the_file_as_it_is_now_and_not_as_it_was_taken(pole: Path) -
     assert checked(pole) == []
 
 
+def test_what_windows_editors_put_into_the_file_changes_nothing(pole: Path) -> None:
+    before = checked(pole), shown(pole, "--origin")
+    pole.write_bytes(b"\xef\xbb\xbf" + pole.read_bytes().replace(b"\n", b"\r\n"))
+    assert (checked(pole), shown(pole, "--origin")) == before
+
+
 def test_an_edit_that_does_not_go_with_a_document_is_a_fault_for_check(pole: Path) -> None:
     head, _, tail = pole.read_text().partition('[[device]]\nid = "meter"')
     pole.write_text(head + tail[tail.index("[[device]]") :])

@@ -76,6 +76,13 @@ def test_operators_sign_one_after_the_other(office: Path) -> None:
     assert found.rollout.permyriad == 500
 
 
+def test_settings_saved_by_a_windows_editor_are_signed_without_its_marks(office: Path) -> None:
+    (office / "layer.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert signed(office, "document.toml", "d.json", "c1", "c2") == 0
+    sealed = envelope.read((office / "d.json").read_bytes(), CONFIG_TYPE)
+    assert document.parsed(sealed.payload).settings == GOOD
+
+
 def test_the_document_in_the_readme_can_be_signed(office: Path) -> None:
     readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
     shown = readme.split("```toml\n")[2].split("```")[0]
@@ -107,14 +114,26 @@ def test_a_command_and_the_next_root_are_signed_alike(office: Path) -> None:
         (
             'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "none.toml"',
             "c1",
-            EX_DATAERR,
-            "none.toml: No such file",
+            EX_CONFIG,
+            "none.toml: is not there",
         ),
         (
             'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "bad.toml"',
             "c1",
             EX_CONFIG,
             "bad.toml:1: cannot be read",
+        ),
+        (
+            'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "latin.toml"',
+            "c1",
+            EX_CONFIG,
+            "latin.toml:2: byte e9 is not UTF-8; save the file as UTF-8",
+        ),
+        (
+            'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "."',
+            "c1",
+            EX_CONFIG,
+            ": is a folder; name the file in it",
         ),
         ('stream = "fleet', "c1", EX_CONFIG, "document.toml:1: cannot be read"),
         ("a = 1", "c1", EX_DATAERR, 'neither "stream"'),
@@ -131,6 +150,7 @@ def test_a_command_and_the_next_root_are_signed_alike(office: Path) -> None:
 )
 def test_what_cannot_be_signed_is_told(office: Path, text: str, key: str, code: int, told: str) -> None:
     (office / "bad.toml").write_text("a =")
+    (office / "latin.toml").write_bytes(b"[pole]\n# \xe9\n")
     (office / "document.toml").write_text(text)
     ran = call("fleet", "sign", str(office / "document.toml"), "--key", str(office / key), "--out", str(office / "out"))
     assert (ran.code, told in ran.err) == (code, True), ran.err

@@ -14,7 +14,7 @@ from tests.commands.cli_scene import Ran, call
 from tests.remote.crowd import Crowd
 from tests.remote.office import BAD, NEW, OLD, Office
 
-EX_USAGE, EX_DATAERR, EX_TEMPFAIL = 64, 65, 75
+EX_USAGE, EX_DATAERR, EX_TEMPFAIL, EX_CONFIG = 64, 65, 75, 78
 FASTER = 200.0
 WEEK_S = 7 * 86_400
 
@@ -66,7 +66,7 @@ def test_what_cannot_be_revoked_is_told(office: Office) -> None:
         (["--settings", str(old)], "fleets", EX_USAGE, '"fleets" is no stream'),
         (["--settings", str(old)], "fleet", EX_DATAERR, "nothing lies at the broker for fleet"),
         (["--folder", str(office.folder)], "fleet", EX_DATAERR, "is no folder of a rollout"),
-        (["--settings", str(office.folder / "none")], "fleet", EX_DATAERR, "none: No such file"),
+        (["--settings", str(office.folder / "none")], "fleet", EX_CONFIG, "none: is not there"),
     ):
         ran = revoke(office, *more, stream=stream)
         assert (ran.code, told in ran.err) == (code, True), ran.err

@@ -19,7 +19,7 @@ from gateway.commands.fleet.publish import STEP, broker, trusted
 from gateway.commands.fleet.shelf import NotThere, shelf, signed_document
 from gateway.commands.fleet.sign import UNUSABLE, refused, signed
 from gateway.commands.override import Duration
-from gateway.config.toml_file import TomlFile
+from gateway.config.toml_file import TomlFile, read
 from gateway.config.toml_text import quoted
 from gateway.remote import document, envelope, trust_root
 from gateway.remote.document import STREAM_PATTERN, WHOLE
@@ -59,7 +59,8 @@ def revoke(
     before, an empty layer. With --key they are signed anew, where that is too long ago.
 
     Exit code 0: published, or there already. 65: something given cannot be used, or what lies at the broker is another
-    document. 69: the broker cannot be reached. 77: it does not let you in, or publish. 78: the settings are no TOML.
+    document. 69: the broker cannot be reached. 77: it does not let you in, or publish. 78: the settings are no TOML,
+    or cannot be read.
     """  # noqa: D301  # click keeps the lines behind a backspace as they are
     if (folder is None) == (settings is None):
         raise click.UsageError("say either --folder or --settings")
@@ -70,7 +71,7 @@ def revoke(
     try:
         root = trust_root.first(root_path.read_bytes())
         plan = load(folder, root) if folder is not None else None
-        text = settings.read_text() if settings is not None else plan.back.document.settings if plan else ""
+        text = read(settings) if settings is not None else plan.back.document.settings if plan else ""
         TomlFile(settings or Path(), text)  # finds what is no TOML
         way = Way(stream, root, plan, text, keys, valid_s)
         return place.run(_bring(place, topic, way), f"publish on {topic}, or read it")

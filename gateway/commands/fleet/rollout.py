@@ -106,7 +106,8 @@ def rollout(
 
     Exit code 0: published for all, and good; who failed, waits or is silent is told. 1: stopped by failures, and taken
     back. 65: FILE, a key or the folder cannot be used, or somebody else is at work. 69: the broker cannot be reached.
-    75: not done; run it again. 77: the broker does not let you in, read or publish. 78: the settings are no TOML.
+    75: not done; run it again. 77: the broker does not let you in, read or publish. 78: the settings are no TOML, or
+    cannot be read.
     """  # noqa: D301  # click keeps the lines behind a backspace as they are
     terms = Terms(more.pop("most") / WHOLE, more.pop("least") / WHOLE, more.pop("stage_s"))
     place = Place.of(made_of(url, more), "rollout", STEP)

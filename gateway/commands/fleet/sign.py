@@ -24,7 +24,7 @@ import click
 from gateway.commands.check import FILE, report
 from gateway.commands.override import EX_CANTCREAT, Duration
 from gateway.config.faults import SettingsError
-from gateway.config.toml_file import TomlFile
+from gateway.config.toml_file import TomlFile, read
 from gateway.remote import document, ed25519, envelope, trust_root
 from gateway.remote.ed25519 import PrivateKey
 from gateway.remote.envelope import COMMAND_TYPE, CONFIG_TYPE, ROOT_TYPE, Envelope, Signature
@@ -64,7 +64,7 @@ def keygen(path: Path) -> int:
 def sign(path: Path, keys: tuple[Path, ...], out: Path) -> int:
     """Sign FILE: a document, root of trust or command in TOML, or one that is signed already, by more keys.
 
-    Exit code 0: signed. 65: FILE or a key cannot be used. 78: the settings are no TOML.
+    Exit code 0: signed. 65: FILE or a key cannot be used. 78: FILE or its settings are no TOML, or cannot be read.
     """
     try:
         sealed = _unsigned(path) if path.suffix == ".toml" else envelope.read(path.read_bytes())
@@ -136,7 +136,7 @@ def _document(content: dict[str, Any], path: Path) -> bytes:
 def drafted(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Make of a document's TOML what it says. Raises SettingsError, ValueError, OSError."""
     settings = path.parent / str(content.get("settings", ""))
-    text = settings.read_text()
+    text = read(settings)
     TomlFile(settings, text)
     said = _timed(content, path)
     defaults = {"epoch": 1, "not_before": said["issued"], "schema": document.SCHEMA}
