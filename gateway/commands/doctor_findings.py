@@ -90,7 +90,8 @@ def _of_documents(reported: Reported) -> Iterator[Finding]:
 
 def _of_stream(name: str, stream: ConfigStream) -> Finding:
     what = _name(name, stream.seq)
-    in_force = "the file" if name == LOCAL else f"{name} seq {stream.active_seq}"
+    own = "the file as it was before" if stream.fate or stream.waits else "the file"
+    in_force = own if name == LOCAL else f"{name} seq {stream.active_seq}"
     runs = f"{in_force} is in force" if stream.active else f"nothing of {name} is in force"
     if stream.fate:
         text = f"{what} did not come into force: {stream.fate}: {stream.why}; {runs}"

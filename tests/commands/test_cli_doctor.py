@@ -363,7 +363,11 @@ REPORTS: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
         lambda file: with_reported(
             file, streams={"local": stream(sha=digest(file.read_bytes()), fate="PROBE", why="a restart")}
         ),
-        "wrong | configuration | the edited file did not come into force: PROBE: a restart; the file is in force",
+        "wrong | configuration | the edited file did not come into force: PROBE: a restart; the file as it was before",
+    ),
+    (
+        lambda file: with_reported(file, streams={"local": stream(sha=digest(file.read_bytes()), waits=True)}),
+        "note | configuration | the edited file waits, or is on trial; the file as it was before is in force | ",
     ),
 ]
 
