@@ -19,7 +19,7 @@ from gateway.config.faults import from_pydantic
 from gateway.config.settings import PoleSettings, Root, Settings, UplinkSettings
 from gateway.config.toml_text import quoted
 from gateway.host import log
-from gateway.link.broker import Broker, NotAuthorised, OtherVersion, Refused, UplinkDown
+from gateway.link.broker import Broker, CertificateRefused, NotAuthorised, OtherVersion, Refused, UplinkDown
 from gateway.link.mqtt_link import Link, Version
 
 EX_UNAVAILABLE, EX_NOPERM = 69, 77  # sysexits.h
@@ -116,10 +116,8 @@ class Place:
         with asyncio.Runner() as runner:
             try:
                 code = runner.run(work)
-            except NotAuthorised:
-                first = self._brokers[0]
-                user = f"the user {quoted(first.username)}" if first.password_file else "anybody without a user"
-                click.echo(f"{self.text} does not let {user} in; {self._step}", err=True)
+            except NotAuthorised as error:
+                click.echo(f"{self.text} does not let {self._not_in(error)}", err=True)
                 return EX_NOPERM
             except Refused as error:
                 click.echo(f"{self.text} does not let you {doing}: {error}", err=True)
@@ -133,6 +131,16 @@ class Place:
                 sys.stdout.flush()  # it dials in a thread that nothing can end, and that would be waited for
                 os._exit(code)
             return code
+
+    def _not_in(self, error: NotAuthorised) -> str:
+        """Tell who is not let in, why, and the next step."""
+        first = self._brokers[0]
+        if isinstance(error, CertificateRefused):
+            return f"you in: {error}"
+        if first.password_file:
+            step = f"see that {first.password_file} holds the password of that user, and that the broker knows both"
+            return f"the user {quoted(first.username)} in; {step}"
+        return f"anybody without a user in; {self._step}"
 
 
 async def _first_to_let_in(brokers: Iterable[Broker]) -> Link:

@@ -361,11 +361,8 @@ def _writing(output: Path | None, path: Path) -> Iterator[IO[str]]:
     except BrokenPipeError:  # who reads it has seen enough
         raise
     except OSError as error:
-        if output is None:  # else the rest is written once more in the end, which fails with another exit code
-            with contextlib.suppress(OSError):
-                sys.stdout.close()
-        where, step = output or "the standard output", "give a name in a folder with room"
-        raise NotMade(f"{where} cannot be written: {error.strerror}; {step}") from error
+        step = "give a name in a folder with room"
+        raise NotMade(f"{output} cannot be written: {error.strerror}; {step}") from error
 
 
 @contextlib.contextmanager

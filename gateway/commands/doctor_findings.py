@@ -4,6 +4,7 @@ Nothing is judged here that the gateway judges: what is wrong, and what to do, a
 """
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,7 +16,8 @@ from gateway.remote.config_state import LOCAL
 from gateway.remote.document import digest
 from gateway.words.messages import ConfigStream, Reported, SignState, Status
 
-LINK = "See `url` in [uplink] and the network of the pole; readings are kept until the broker is back."
+SEE = "See {} in [uplink]{}; readings are kept until the broker is back."
+OPENING = "username", "password_file", "ca_file", "cert_file", "key_file"  # keys of what opens the broker
 JOURNAL = "See that there is room: df -h /run. It is tried again by itself."
 ROOM = 'Raise `max_bytes` in [buffer], or see why the broker was away for so long: journalctl -u polegate -g "uplink".'
 RELOAD = "sudo systemctl reload polegate takes it, on trial."
@@ -89,7 +91,8 @@ def _of_documents(reported: Reported) -> Iterator[Finding]:
 
 def _of_stream(name: str, stream: ConfigStream) -> Finding:
     what = _name(name, stream.seq)
-    in_force = "the file" if name == LOCAL else f"{name} seq {stream.active_seq}"
+    own = "the file as it was before" if stream.fate or stream.waits else "the file"
+    in_force = own if name == LOCAL else f"{name} seq {stream.active_seq}"
     runs = f"{in_force} is in force" if stream.active else f"nothing of {name} is in force"
     if stream.fate:
         text = f"{what} did not come into force: {stream.fate}: {stream.why}; {runs}"
@@ -137,12 +140,18 @@ def _of_uplink(status: Status) -> Iterator[Finding]:
     if uplink.up:
         yield Finding("ok", "uplink", f"connected to {uplink.broker}, MQTT {uplink.mqtt}")
     else:
-        yield Finding("wrong", "uplink", f"there is no link to a broker: {uplink.trouble}", LINK)
+        yield Finding("wrong", "uplink", f"there is no link to a broker: {uplink.trouble}", _to_see(uplink.trouble))
     if uplink.note:
         yield Finding("note", "uplink", uplink.note)
     if uplink.certificate_expires is not None:
         yield Finding("ok", "certificate", f"it ends {utc(uplink.certificate_expires)}")
     yield from (finding for finding in _of_signs(status, "uplink") if finding.level != "ok")
+
+
+def _to_see(trouble: str) -> str:
+    """Return where to look: the keys that the trouble names; where it names none, it may be anything on the way."""
+    keys = " and ".join(f"`{key}`" for key in OPENING if re.search(rf"\b{key}\b", trouble))
+    return SEE.format(keys, "") if keys else SEE.format("`url`", ", the network of the pole, and the broker")
 
 
 def _of_buffer(status: Status) -> Iterator[Finding]:

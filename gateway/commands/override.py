@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from gateway.commands.check import EX_CONFIG, FILE, report
 from gateway.config import layers
-from gateway.config.faults import SettingsError, mean
+from gateway.config.faults import SettingsError, from_pydantic, mean
 from gateway.config.layers import dotted
 from gateway.config.settings import UNIT_S
 from gateway.config.settings_file import load
@@ -18,6 +19,7 @@ from gateway.remote.override import Override
 
 EX_CANTCREAT = 73  # sysexits.h
 LONGEST_S = 7 * 86_400
+AS_IN = "write it as in device.meter.every"
 
 config = click.option("--config", "path", metavar="FILE", required=True, type=FILE, help="The configuration file.")
 
@@ -51,7 +53,7 @@ def command() -> None:
 def set_(key: str, value: str, seconds: int, why: str, path: Path) -> int:
     """Set KEY to VALUE, as in device.meter.every 2.0. It ends by itself.
 
-    Exit code 0: set. 73: it cannot be written. 78: it does not fit the configuration.
+    Exit code 0: set. 64: the command is wrong. 73: it cannot be written. 78: it does not fit the configuration.
     """
     if seconds > LONGEST_S:
         raise click.UsageError("an override lasts 7d at most; what is to stay belongs into the file")
@@ -62,14 +64,20 @@ def set_(key: str, value: str, seconds: int, why: str, path: Path) -> int:
         layers.setting(key, value)
     except ValueError:
         value, place = in_toml(value), _key(key)  # a shell takes the quotes away
-    override = Override(
-        key=dotted(place),
-        value=value,
-        why=why,
-        boot=clock.boot,
-        until_boottime=now + seconds,
-        until=now + clock.utc_offset() / NS + seconds,
-    )
+    if place[0] == "device" and len(place) < len(("device", "ID", "KEY")):
+        raise click.UsageError(f"{key} is no key of a device; {AS_IN}")
+    try:
+        override = Override(
+            key=dotted(place),
+            value=value,
+            why=why,
+            boot=clock.boot,
+            until_boottime=now + seconds,
+            until=now + clock.utc_offset() / NS + seconds,
+        )
+    except ValidationError as error:
+        ((_, text),) = from_pydantic(error, Override)
+        raise click.UsageError(text.replace('"why"', "--why", 1)) from None
     if layers.is_of_the_pole(place):
         click.echo(f"{dotted(place)} is set in {path} only", err=True)
         return EX_CONFIG
@@ -114,7 +122,7 @@ def _key(text: str) -> layers.Key:
     try:
         return layers.key_of(text)
     except ValueError as error:
-        raise click.UsageError(f"{text} is no key; write it as in device.meter.every") from error
+        raise click.UsageError(f"{text} is no key; {AS_IN}") from error
 
 
 def _keep(folder: ConfigFolder, overrides: list[Override]) -> int:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -125,12 +126,13 @@ async def _from_air(device: Advertised, adapter: str, tape: Tape) -> Values:
             first.take(payload)
 
     radio.hear(device.address, take)
-    scanning = asyncio.create_task(radio.run())
+    jobs = [asyncio.create_task(radio.run()), asyncio.create_task(first.end_with(radio.gone()))]
     try:
         return await first.values(device.SILENT_AFTER_S)
     finally:
-        scanning.cancel()
-        await asyncio.wait([scanning])
+        for job in jobs:
+            job.cancel()
+        await asyncio.wait(jobs)
 
 
 class First:
@@ -152,6 +154,12 @@ class First:
         if values and not self._found.done():
             self._found.set_result(values)
         return True
+
+    async def end_with(self, gone: Coroutine[Any, Any, None]) -> None:
+        """End the wait with the trouble of the port when this comes to an end."""
+        await gone
+        if (trouble := self._trouble()) and not self._found.done():
+            self._found.set_exception(trouble)
 
     async def values(self, within: float) -> Values:
         """Wait for it. Raises what was wrong with the last frame, with the port, or NoReply."""

@@ -23,6 +23,10 @@ class NotAuthorised(UplinkDown):
     """The broker does not let this pole in. A person must look; trying again soon does not help."""
 
 
+class CertificateRefused(NotAuthorised):
+    """The broker does not take this pole's certificate, or asks for one."""
+
+
 class NotTrusted(UplinkDown):
     """TLS does not come about with what lies in the files. What lay in them before may do."""
 

@@ -41,6 +41,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from gateway.link import tls
 from gateway.link.broker import (
     Broker,
+    CertificateRefused,
     Cut,
     Message,
     NotAcknowledged,
@@ -67,6 +68,7 @@ UNSUPPORTED_VERSION = 0x84
 TAKEN_OVER = 0x8E
 PACKET_TOO_LARGE = 0x95
 NOT_AUTHORISED = {0x86, 0x87, 0x8C}  # bad user name or password, not authorised, bad authentication method
+SEE_USER = "see username and password_file in [uplink], and that the broker knows this user"
 
 Version = aiomqtt.ProtocolVersion
 
@@ -169,7 +171,8 @@ class Link(Client):
         It must not be cancelled to save time: it goes on in its thread, and the next one would have to wait for it.
 
         Raises:
-            NotAuthorised: user, password or certificate do not open this broker.
+            NotAuthorised: user and password do not open this broker.
+            CertificateRefused: the certificate does not.
             NotTrusted: the broker's certificate is not one that this pole trusts, or there is no TLS.
             OtherVersion: this may be a broker of another MQTT version.
             UplinkDown: any other reason.
@@ -182,7 +185,7 @@ class Link(Client):
         except MqttConnectError as error:
             code = _code_of(error.rc)
             if code in NOT_AUTHORISED:
-                raise NotAuthorised(f"the broker refuses to let this pole in: {error.rc}") from error
+                raise NotAuthorised(f"the broker refuses to let this pole in: {error.rc}; {SEE_USER}") from error
             if code == UNSUPPORTED_VERSION:
                 raise OtherVersion(f"the broker refuses this version of MQTT: {error.rc}") from error
             raise UplinkDown(f"the broker refuses the connection: {error.rc}") from error
@@ -355,7 +358,7 @@ class Link(Client):
         broker, failed = self._broker, error.__context__
         cause = failed.__cause__ if isinstance(failed, HandshakeFailed) else self.alert
         if cause is not None and broker.tls is not None:
-            kind = NotAuthorised if tls.refuses_us(cause) else NotTrusted
+            kind = CertificateRefused if tls.refuses_us(cause) else NotTrusted
             return kind(tls.explain(cause, broker.tls, broker.host, broker.port))
         if self.closed_early:
             step = "see the broker's log for whom it does not let in" if broker.tls else "see the broker's log"

@@ -26,7 +26,7 @@ class Override(BaseModel):
 
     key: str
     value: str
-    why: Annotated[str, Field(min_length=1, max_length=400)]
+    why: Annotated[str, Field(min_length=1, max_length=400, description="Say what it is for; operators read it.")]
     boot: str
     until_boottime: float
     until: float

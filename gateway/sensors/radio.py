@@ -34,6 +34,7 @@ DEAF_SCANS = 3  # in a row, before the adapter is power-cycled
 REFUSED_STARTS = 5  # the same; more, because after a crash of bluetoothd the kernel is busy for 3 s by itself
 NO_RSSI = -127  # what bleak says where BlueZ has none
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+GONE_TRIES = 2  # in a row, before there is said to be no radio; one may meet a bluetoothd that comes up just now
 HINT = "See `systemctl status bluetooth` and `bluetoothctl list`; the adapter is named in [bluetooth]."
 
 log = structlog.get_logger()
@@ -62,6 +63,7 @@ class Radio:
         self._loop = asyncio.get_running_loop()
         self._takers: dict[str, list[Callable[[Advert], None]]] = {}
         self._upset = asyncio.Event()
+        self._gone = asyncio.Event()
         self._why = "the scan has not begun yet"
         self._scans = False
         self._heard_at = 0.0
@@ -83,6 +85,10 @@ class Radio:
     def trouble(self) -> PortGone | None:
         """Tell why nothing is heard; None: the scan runs."""
         return PortGone(f"bluetooth {self._adapter}: {self._why}", hint=HINT) if self._why else None
+
+    async def gone(self) -> None:
+        """Wait until tries in a row found no bus, bluetoothd or adapter. What a power cycle may mend is not gone."""
+        await self._gone.wait()
 
     async def run(self) -> None:
         """Scan for ever."""
@@ -115,6 +121,8 @@ class Radio:
         self.rounds += 1
         pause = min(FIRST_PAUSE_S * 2.0 ** min(self._failures, 10), LONGEST_PAUSE_S)
         self._failures += 1
+        if self._failures >= GONE_TRIES and not (self._refused or self._deaf):
+            self._gone.set()
         self._upset.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):

@@ -13,7 +13,7 @@ from gateway.cli import COMMANDS
 from hil.daemon import polegate
 from tests.commands.cli_scene import call
 
-EX_USAGE = 64
+EX_USAGE, EX_CANTCREAT = 64, 73
 
 
 def test_help_names_every_command_with_what_it_does() -> None:
@@ -148,3 +148,51 @@ def test_every_command_of_the_project_is_one_of_these() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 
     assert project["scripts"] == {"polegate": "gateway.__main__:main"}
+
+
+POLE = Path(__file__).parents[2] / "config" / "pole.toml"
+FULL = b"Error: the standard output cannot be written: No space left on device; give a name in a folder with room\n"
+
+
+def into(output: int, *arguments: str, **env: str) -> tuple[int, bytes]:
+    """Run a command with a standard output; return how it ends, and what it says elsewhere."""
+    done = subprocess.run(  # noqa: S603  # our own
+        [polegate(), *arguments], stdout=output, stderr=subprocess.PIPE, env=os.environ | env, check=False, timeout=60
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env"),
+    [
+        (["version"], {}),
+        (["version"], {"PYTHONUNBUFFERED": "1"}),
+        (["config", "show", "--origin", str(POLE)], {}),  # more than is written at once
+        (["fleet", "--help"], {}),
+    ],
+)
+def test_a_standard_output_that_is_full_is_told(arguments: list[str], env: dict[str, str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        assert into(full.fileno(), *arguments, **env) == (EX_CANTCREAT, FULL)
+
+
+def test_another_file_that_cannot_be_written_is_told_by_its_name(tmp_path: Path) -> None:
+    public = tmp_path / "key.pub"
+    public.symlink_to("/dev/full")
+    with Path("/dev/full").open("wb") as full:
+        code, told = into(full.fileno(), "fleet", "keygen", str(tmp_path / "key"))
+    assert (code, told.startswith(f"{tmp_path}/key cannot be made: No space left".encode())) == (EX_CANTCREAT, True)
+
+
+def test_who_has_seen_enough_ends_a_command_without_a_word() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        assert into(theirs, "version") == (1, b"")
+    finally:
+        os.close(theirs)
+
+
+def test_a_command_runs_without_a_standard_output() -> None:
+    done = subprocess.run(["sh", "-c", f"{polegate()} version >&-"], stderr=subprocess.PIPE, check=False, timeout=60)  # noqa: S603, S607  # our own
+    assert (done.returncode, done.stderr) == (0, b"")

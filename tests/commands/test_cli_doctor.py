@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +17,10 @@ import pytest
 from gateway.commands.doctor_findings import of_gateway
 from gateway.config.settings_file import load
 from gateway.host import status_socket
+from gateway.link import tls
+from gateway.link.broker import UplinkDown
+from gateway.link.mqtt_link import SEE_USER
+from gateway.link.tls import TlsFiles
 from gateway.remote.document import digest
 from gateway.shares import digest as content_digest
 from gateway.words.messages import (
@@ -33,6 +38,7 @@ from gateway.words.messages import (
 )
 from tests.commands.cli_scene import Ran, call
 from tests.config.test_settings_unreadable import WITHOUT_RIGHTS
+from tests.link.broker_scene import where
 from tests.whole.bench_pole import Bench, bench
 from tests.words.contract import some_state
 
@@ -289,6 +295,35 @@ def test_what_is_not_well_is_told(file: Path, facts: dict[str, Any], line: str) 
     assert only.startswith(line.format(file=file))
 
 
+def without_a_file(tmp_path: Path) -> str:
+    with pytest.raises(UplinkDown) as caught:
+        where(1, password_file=tmp_path / "password").read_password()
+    return str(caught.value)
+
+
+def with_an_expired_certificate(tmp_path: Path) -> str:
+    alert = ssl.SSLError()
+    alert.reason = "SSLV3_ALERT_CERTIFICATE_EXPIRED"
+    return tls.explain(alert, TlsFiles(cert=str(tmp_path / "pole.pem")), "broker", 8883)
+
+
+TROUBLES: list[tuple[Callable[[Path], str], str]] = [
+    (lambda _: f"the broker refuses to let this pole in: x; {SEE_USER}", "See `username` and `password_file` in"),
+    (without_a_file, "See `password_file` in [uplink]; readings are kept"),
+    (with_an_expired_certificate, "See `cert_file` in [uplink]; readings are kept"),
+    (lambda _: "cannot connect: [Errno 111] Connection refused", "See `url` in [uplink], the network of the pole, and"),
+]
+
+
+@pytest.mark.parametrize(("trouble", "step"), TROUBLES, ids=[step for _, step in TROUBLES])
+def test_where_there_is_no_link_the_next_step_fits_the_trouble(
+    file: Path, tmp_path: Path, trouble: Callable[[Path], str], step: str
+) -> None:
+    said = trouble(tmp_path)
+    (only,) = told(file, uplink=UplinkState(up=False, trouble=said))
+    assert only.startswith(f"wrong | uplink | there is no link to a broker: {said} | {step}")
+
+
 def test_a_device_that_gave_nothing_yet_is_no_fault(file: Path) -> None:
     (only,) = told(file, devices={"dust": DeviceState(good=0, lost={})})
     assert only.startswith("note | device dust | it gave nothing yet | Wait")
@@ -328,7 +363,11 @@ REPORTS: list[tuple[Callable[[Path], dict[str, Any]], str]] = [
         lambda file: with_reported(
             file, streams={"local": stream(sha=digest(file.read_bytes()), fate="PROBE", why="a restart")}
         ),
-        "wrong | configuration | the edited file did not come into force: PROBE: a restart; the file is in force",
+        "wrong | configuration | the edited file did not come into force: PROBE: a restart; the file as it was before",
+    ),
+    (
+        lambda file: with_reported(file, streams={"local": stream(sha=digest(file.read_bytes()), waits=True)}),
+        "note | configuration | the edited file waits, or is on trial; the file as it was before is in force | ",
     ),
 ]
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import serial
 
 from hil.air import Air, Beacon
@@ -24,6 +25,7 @@ from hil.uart import Replay, Uart
 from hil.wire import Wire
 
 END_S = 60
+NO_RADIO_S = 30  # half of the time for which a tag is listened to
 HEAD = '[pole]\nid = "p"\n[uplink]\nurl = "mqtt://127.0.0.1"\n'
 PROFILE = "Check that the profile fits this model and firmware."
 ADAPTER = "Check that the adapter is plugged in and that `path` in the [port] section names it."
@@ -231,6 +233,27 @@ def test_a_bad_configuration_is_told_as_a_check_tells_it(tmp_path: Path) -> None
 
 ADDRESS = "CB:B8:33:4C:88:4F"
 TAG = device("tag", "ruuvi", f'address = "{ADDRESS}"')
+
+
+@pytest.mark.parametrize(("has_bus", "why"), [(False, "no system D-Bus: "), (True, "bluetoothd does not run")])
+def test_a_machine_without_a_radio_is_told_and_not_listened_to_for_a_minute(
+    tmp_path: Path, *, has_bus: bool, why: str
+) -> None:
+    async def main() -> Ran:
+        bus = PrivateBus(tmp_path)
+        address = bus.start() if has_bus else f"unix:path={tmp_path}/none"
+        try:
+            async with asyncio.timeout(NO_RADIO_S):
+                return await probe(tmp_path, "tag", TAG, DBUS_SYSTEM_BUS_ADDRESS=address)
+        finally:
+            if has_bus:
+                bus.stop()
+
+    code, out, err = asyncio.run(main())
+
+    assert (code, out) == (1, [])
+    assert err[-1].startswith(f"tag: port-gone: bluetooth hci0: {why}")
+    assert err[-1].endswith("the adapter is named in [bluetooth].")
 
 
 def test_a_bluetooth_tag_is_heard_and_no_other(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from gateway.words.payload import packed
-from hil.broker import free_port
+from hil.broker import free_port, mosquitto
 from hil.daemon import polegate
 from hil.receiver import Receiver
 from tests.commands.tail_scene import NEW_YEAR, Program, Stage, pack, stage
+from tests.link.pki import Authority, asking
 
 END_S = 30.0
 BURST = 2000
@@ -229,16 +230,28 @@ def test_who_is_not_let_in_is_told_with_the_next_step(tmp_path: Path) -> None:
         url = f"mqtt://127.0.0.1:{s.broker.port}"
         config.write_text(f'[pole]\nid = "me"\n[uplink]\nurl = "{url}"\npassword_file = "{password}"\n')
         given = ["--broker", url, "--username", "me", "--password-file", str(password)]
-        for options, step in (
-            (given, "give --username and --password-file"),
-            (["--config", str(config)], "see [uplink] in"),
-        ):
+        for options in given, ["--config", str(config)]:
             password.write_text("wrong\n")
             done = ended(*options, "--seconds", "10")
             assert done.returncode == 77
-            assert f'does not let the user "me" in; {step}' in done.stderr
+            step = f"see that {password} holds the password of that user, and that the broker knows both"
+            assert f'does not let the user "me" in; {step}\n' in done.stderr
             password.write_text("right\n")
             assert ended(*options, "--seconds", "0.5").returncode == 0
+
+
+def test_whose_certificate_is_refused_is_told_that_and_not_to_give_a_password(tmp_path: Path) -> None:
+    ours = Authority(tmp_path)
+    own = ours.issue("me", days=-1)
+    given = ["--ca-file", str(ours.cert), "--cert-file", str(own.cert), "--key-file", str(own.key)]
+    broker = mosquitto(tmp_path, asking(ours))
+    broker.start()
+    try:
+        done = ended("--broker", f"mqtts://127.0.0.1:{broker.port}", *given, "--seconds", "10")
+    finally:
+        broker.stop()
+    text = f"the broker refuses this pole's certificate, cert_file, {own.cert}: it says that it has expired; have it"
+    assert (done.returncode, f"does not let you in: {text} renewed" in done.stderr) == (77, True), done.stderr
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])  # the one waits in the loop, the other in a thread

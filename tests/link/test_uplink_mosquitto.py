@@ -106,7 +106,7 @@ def test_user_and_password_open_the_broker_and_a_wrong_password_is_told(lab: Lab
         password.write_text("wrong")
         async with uplink_to(where(broker.port, password_file=password)) as uplink:
             await until(lambda: "not connected yet" not in uplink.trouble)
-            assert "refuses to let this pole in: Not authorized" in uplink.trouble
+            assert "refuses to let this pole in: Not authorized; see username and password_file in" in uplink.trouble
         password.write_text("right\n")
         async with uplink_to(where(broker.port, password_file=password)) as uplink:
             await uplink.link()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.link.broker import Broker, Message, NotAuthorised, NotTrusted, UplinkDown
+from gateway.link.broker import Broker, CertificateRefused, Message, NotTrusted, UplinkDown
 from gateway.link.mqtt_link import Link, Version
 from gateway.link.tls import TlsFiles
 from hil.bench.proc import rss_mb
@@ -287,7 +287,7 @@ def test_a_certificate_that_the_broker_does_not_accept_is_told_and_is_no_questio
     async def scene() -> None:
         at = where(broker.web_port if path else broker.port, tls=files, path=path)
         error = await refusal(at)
-        assert type(error) is NotAuthorised
+        assert type(error) is CertificateRefused
         assert says in str(error)
         async with uplink_to(at) as uplink:
             await until(lambda: says in uplink.trouble)
@@ -304,7 +304,7 @@ def test_so_is_one_that_is_refused_in_the_handshake_as_tls_1_2_does(
     async def scene() -> None:
         with speaking(ours, ssl.TLSVersion.TLSv1_2) as port:
             error = await refusal(where(port, tls=files))
-        assert type(error) is NotAuthorised
+        assert type(error) is CertificateRefused
         assert says in str(error)
 
     play(scene)
@@ -323,7 +323,7 @@ def test_the_id_of_a_pole_is_of_no_use_to_who_has_the_certificate_of_another_one
             await link.send(Message("topic", b"payload"))
             assert await uplink.link() is link
             await thief.close()
-            assert type(await refusal(where(broker.port, tls=ours.files()))) is NotAuthorised
+            assert type(await refusal(where(broker.port, tls=ours.files()))) is CertificateRefused
             assert await uplink.link() is link
 
     play(scene)

@@ -139,6 +139,9 @@ def test_an_override_is_counted_by_the_clock_that_counts_and_after_a_reboot_by_t
         (["remote.enabled", "false"], EX_CONFIG, "remote.enabled is set in"),
         (["uplink.backfil", "50%"], EX_CONFIG, '"backfil" is not a known key; did you mean "backfill"?'),
         (["[x]", "1"], EX_USAGE, "[x] is no key"),
+        (["device", "x"], EX_USAGE, "device is no key of a device; write it as in device.meter.every"),
+        (["device", '[{id = "meter"}]'], EX_USAGE, "device is no key of a device"),
+        (["device.meter", "{}"], EX_USAGE, "device.meter is no key of a device"),
     ],
 )
 def test_an_override_that_does_not_fit_is_told_and_not_kept(
@@ -146,6 +149,21 @@ def test_an_override_that_does_not_fit_is_told_and_not_kept(
 ) -> None:
     ran = set_(pole, *arguments)
     assert (ran.code, told in ran.err) == (code, True), ran.err
+    assert ConfigFolder(pole.parent / "config").overrides() == []
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ("", '--why cannot be "": say what it is for; operators read it'),
+        ("x" * 401, '--why must be 400 characters or fewer, not "xxx'),
+        (b"\xe9".decode(errors="surrogateescape"), "--why cannot be "),  # as a shell of another encoding gives it
+    ],
+)
+def test_what_an_override_is_for_is_said_in_some_words(pole: Path, why: str, told: str) -> None:
+    arguments = ["device.meter.every", "1.0", "--for", "4h", "--why", why, "--config", str(pole)]
+    ran = call("override", "set", *arguments)
+    assert (ran.code, f"Error: {told}" in ran.err) == (EX_USAGE, True), ran.err
     assert ConfigFolder(pole.parent / "config").overrides() == []
 
 

@@ -136,6 +136,13 @@ def test_a_command_and_the_next_root_are_signed_alike(office: Path) -> None:
             ": is a folder; name the file in it",
         ),
         ('stream = "fleet', "c1", EX_CONFIG, "document.toml:1: cannot be read"),
+        (
+            'stream = "fleet"\nseq = 7\nvalid = "7d"\nsetings = "layer.toml"',
+            "c1",
+            EX_DATAERR,
+            'document.toml: "setings" is not a known key; did you mean "settings"?',
+        ),
+        ('stream = "fleet"\nseq = 7', "c1", EX_DATAERR, 'document.toml: key "settings" is missing'),
         ("a = 1", "c1", EX_DATAERR, 'neither "stream"'),
         (
             'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "layer.toml"',
@@ -161,7 +168,8 @@ def test_what_cannot_be_signed_is_told(office: Path, text: str, key: str, code: 
     ("what", "root", "told"),
     [
         ("layer.toml", "root.json", "cannot be read as JSON"),
-        ("d.json", "d.json", "another type"),
+        ("d.json", "d.json", "d.json: it is of another type"),
+        ("d.json", "layer.toml", "layer.toml: it cannot be read as JSON"),
         ("d.json", "none.json", "none.json: No such file"),
         ("x.json", "root.json", "no key that may sign it has signed it"),
     ],
@@ -171,3 +179,12 @@ def test_what_cannot_be_verified_is_told(office: Path, what: str, root: str, tol
     assert signed(office, "document.toml", "x.json", "x") == 0
     ran = call("fleet", "verify", str(office / what), "--root", str(office / root))
     assert (ran.code, told in ran.err) == (EX_DATAERR, True), ran.err
+
+
+@pytest.mark.parametrize("command", ["publish", "rollout"])
+def test_a_root_of_trust_that_is_none_is_told_by_its_own_name(office: Path, command: str) -> None:
+    root = ["--root", str(office / "layer.toml"), "--broker", "mqtt://127.0.0.1:1"]
+    more = ["--key", str(office / "c1")] if command == "rollout" else []
+    ran = call("fleet", command, str(office / "document.toml"), *root, *more)
+    assert ran.code == EX_DATAERR
+    assert ran.err.startswith(f"{office}/layer.toml: it cannot be read as JSON"), ran.err

@@ -9,9 +9,8 @@ import click
 from gateway.commands.broker import WHERE, Place, access, made_of
 from gateway.commands.check import FILE
 from gateway.commands.fleet.shelf import Behind, NotThere, Post, is_there, post, shelf
-from gateway.commands.fleet.sign import UNUSABLE, refused, unusable
+from gateway.commands.fleet.sign import UNUSABLE, refused, root_in, unusable
 from gateway.link.broker import Message
-from gateway.remote import trust_root
 from gateway.remote.trust_root import Root
 
 STEP = "give --username and --password-file, or --cert-file and --key-file"
@@ -39,7 +38,7 @@ def publish(path: Path, root_path: Path, url: str, *, replace: bool, **more: Any
     """
     place = Place.of(made_of(url, more), "publish", STEP)
     try:
-        root = trust_root.first(root_path.read_bytes())
+        root = root_in(root_path)
         new = post(path.read_bytes(), root, place.prefix, int(time.time()))
     except UNUSABLE as error:
         return refused(error, path)

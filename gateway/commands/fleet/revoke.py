@@ -17,11 +17,11 @@ from gateway.commands.check import FILE
 from gateway.commands.fleet.plan import Plan, Unready, load
 from gateway.commands.fleet.publish import STEP, broker, trusted
 from gateway.commands.fleet.shelf import NotThere, shelf, signed_document
-from gateway.commands.fleet.sign import UNUSABLE, refused, signed
+from gateway.commands.fleet.sign import UNUSABLE, refused, root_in, signed
 from gateway.commands.override import Duration
 from gateway.config.toml_file import TomlFile, read
 from gateway.config.toml_text import quoted
-from gateway.remote import document, envelope, trust_root
+from gateway.remote import document, envelope
 from gateway.remote.document import STREAM_PATTERN, WHOLE
 from gateway.remote.envelope import CONFIG_TYPE, Envelope
 from gateway.remote.remote import topic_of
@@ -69,7 +69,7 @@ def revoke(
     place = Place.of(made_of(url, more), "revoke", STEP)
     topic = topic_of(stream, place.prefix)
     try:
-        root = trust_root.first(root_path.read_bytes())
+        root = root_in(root_path)
         plan = load(folder, root) if folder is not None else None
         text = read(settings) if settings is not None else plan.back.document.settings if plan else ""
         TomlFile(settings or Path(), text)  # finds what is no TOML

@@ -14,12 +14,12 @@ from gateway.commands.fleet.publish import STEP, broker, trusted
 from gateway.commands.fleet.reports import poles
 from gateway.commands.fleet.shelf import NotThere, signed_document
 from gateway.commands.fleet.show import show
-from gateway.commands.fleet.sign import UNUSABLE, drafted, refused
+from gateway.commands.fleet.sign import UNUSABLE, drafted, refused, root_in
 from gateway.commands.fleet.tally import Roll
 from gateway.commands.fleet.widen import Terms, Widening
 from gateway.commands.override import Duration
 from gateway.config.toml_file import TomlFile
-from gateway.remote import document, envelope, trust_root
+from gateway.remote import document, envelope
 from gateway.remote.document import WHOLE, Document, Rollout
 from gateway.remote.remote import topic_of
 from gateway.remote.trust_root import Root
@@ -112,7 +112,7 @@ def rollout(
     terms = Terms(more.pop("most") / WHOLE, more.pop("least") / WHOLE, more.pop("stage_s"))
     place = Place.of(made_of(url, more), "rollout", STEP)
     try:
-        root = trust_root.first(root_path.read_bytes())
+        root = root_in(root_path)
         content = TomlFile(path).content
         draft = drafted({"epoch": root.epoch, **content}, path)
         stream = _stream_of(draft)

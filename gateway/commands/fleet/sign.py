@@ -23,11 +23,13 @@ import click
 
 from gateway.commands.check import FILE, report
 from gateway.commands.override import EX_CANTCREAT, Duration
-from gateway.config.faults import SettingsError
+from gateway.config.faults import SettingsError, mean
 from gateway.config.toml_file import TomlFile, read
+from gateway.config.toml_text import quoted
 from gateway.remote import document, ed25519, envelope, trust_root
 from gateway.remote.ed25519 import PrivateKey
 from gateway.remote.envelope import COMMAND_TYPE, CONFIG_TYPE, ROOT_TYPE, Envelope, Signature
+from gateway.remote.trust_root import Root
 from gateway.remote.verdict import Rejected
 
 EX_DATAERR = 65  # sysexits.h
@@ -83,7 +85,7 @@ def verify(path: Path, root_path: Path) -> int:
     Exit code 0: it is. 65: it is not, or a file cannot be used. 78: its settings are no TOML.
     """
     try:
-        root = trust_root.first(root_path.read_bytes())
+        root = root_in(root_path)
         sealed = envelope.read(path.read_bytes())
         role, name, settings = _shown(sealed)
         by_key = {base64.b64decode(text): name for name, text in root.keys.items()}
@@ -101,6 +103,14 @@ def verify(path: Path, root_path: Path) -> int:
     except UNUSABLE as error:
         return refused(error, path)
     return 0
+
+
+def root_in(path: Path) -> Root:
+    """Read a root of trust. Raises OSError, and ValueError that names the file."""
+    try:
+        return trust_root.first(path.read_bytes())
+    except Rejected as error:
+        raise ValueError(f"{path}: {error.text}; --root takes the root of trust of the poles, root.json") from error
 
 
 def signed(sealed: Envelope, keys: Sequence[Path]) -> Envelope:
@@ -135,12 +145,22 @@ def _document(content: dict[str, Any], path: Path) -> bytes:
 
 def drafted(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Make of a document's TOML what it says. Raises SettingsError, ValueError, OSError."""
-    settings = path.parent / str(content.get("settings", ""))
+    _must_be_known(content, path)
+    settings = path.parent / str(content["settings"])
     text = read(settings)
     TomlFile(settings, text)
     said = _timed(content, path)
     defaults = {"epoch": 1, "not_before": said["issued"], "schema": document.SCHEMA}
     return {**defaults, **said, "settings": text}
+
+
+def _must_be_known(content: dict[str, Any], path: Path) -> None:
+    """Raise ValueError where a document has a key that there is not, or no settings."""
+    known = {field.alias or name for name, field in document.Document.model_fields.items()} | {"valid"}
+    for key in sorted(content.keys() - known):
+        raise ValueError(f"{path}: {quoted(key)} is not a known key{mean(key, known)}")
+    if "settings" not in content:
+        raise ValueError(f'{path}: key "settings" is missing: the file that holds the whole layer')
 
 
 def _command(content: dict[str, Any], path: Path) -> bytes:
