@@ -6,7 +6,8 @@
   than the log of the file is made for. Meanwhile the journal on the RAM file system keeps it. ``disk_first`` is for
   those who want every pack committed before it is sent.
 * **A row leaves only after a successful PUBACK.** Its deletion rides on the next commit; a deletion that is lost
-  in a power cut only sends the pack again, under the same (epoch, n). With history it stays until room is wanted.
+  in a power cut only sends the pack again, under the same (epoch, n). With history it stays until room is wanted,
+  or until it is certainly too old (:func:`gateway.store.pack_epochs.taken_before`).
 * **Urgent, live, old**: datasets of the highest priority are taken first, then what was sealed since the link came up,
   then the backlog, oldest first and no more of it than is asked for.
 * **What no broker takes is set aside**: it stays in the file, for a person to look at.
@@ -76,8 +77,8 @@ class Buffer:
             terms: the same.
             journal: keeps what is in RAM across a crash.
             disk_first: a pack is committed before it is sent.
-            forget_before: tells when a pack of the history was taken that may go now, nanoseconds since 1970; None:
-                there is no history.
+            forget_before: tells when a pack of the history was taken that may go now, nanoseconds of CLOCK_BOOTTIME in
+                this boot, below zero for one before it; None: there is no history.
         """
         self._terms = dict(terms or {})  # the file looks into it too
         self._journal = journal or Journal(None, "")
