@@ -149,8 +149,8 @@ class Rows:
             except frame.Damaged:
                 damaged.append(Victim.of_row(*columns))
         if damaged:
-            self._give_up(damaged)
-        return rows, [Dropped(victim.id, victim.readings) for victim in damaged if victim.level >= FRESH]
+            return rows, self._give_up(damaged)
+        return rows, []
 
     def waiting(self) -> Waiting:
         """Return what waits."""
@@ -243,17 +243,18 @@ class Rows:
         return HISTORY_RANK if row.level == HISTORY else SET_ASIDE_RANK
 
     def _lose(self, victims: Iterable[Victim], reason: str) -> list[Dropped]:
-        lost = [victim for victim in victims if victim.level != HISTORY]
-        pack_sql.add_losses(self._sql, (loss_of([victim], reason) for victim in lost))
-        return [Dropped(victim.id, victim.readings) for victim in lost if victim.level >= FRESH]
+        lost = [(victim, loss_of([victim], reason)) for victim in victims if victim.level != HISTORY]
+        pack_sql.add_losses(self._sql, (loss for _, loss in lost))
+        return [Dropped(victim.id, loss) for victim, loss in lost if victim.level >= FRESH]
 
-    def _give_up(self, damaged: Sequence[Victim]) -> None:
+    def _give_up(self, damaged: Sequence[Victim]) -> list[Dropped]:
         with transaction(self._sql):
             for victim in damaged:
                 self._sql.execute("DELETE FROM pack WHERE id = ?", (victim.id,))
                 self._room.left(victim.dataset, victim.level, victim.readings)
-            self._lose(damaged, "damaged")
+            lost = self._lose(damaged, "damaged")
             pack_counts.note(self._sql, self._room)
+        return lost
 
     def _insert(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
         """Insert rows and return the (epoch, n) of the last of each dataset."""
