@@ -353,7 +353,7 @@ def _buffer(settings: Settings, clock: Clock, journal: Journal) -> Buffer:
         terms=shares.terms(settings),
         journal=journal,
         disk_first=options.durability == "disk-first",
-        forget_before=(lambda: clock.now() + clock.utc_offset() - history_ns) if history_ns else None,
+        forget_before=(lambda: clock.now() - history_ns) if history_ns else None,
     )
 
 

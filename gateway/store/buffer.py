@@ -6,12 +6,13 @@
   than the log of the file is made for. Meanwhile the journal on the RAM file system keeps it. ``disk_first`` is for
   those who want every pack committed before it is sent.
 * **A row leaves only after a successful PUBACK.** Its deletion rides on the next commit; a deletion that is lost
-  in a power cut only sends the pack again, under the same (epoch, n). With history it stays until room is wanted.
+  in a power cut only sends the pack again, under the same (epoch, n). With history it stays until room is wanted,
+  or until it is certainly too old (:func:`gateway.store.pack_epochs.taken_before`).
 * **Urgent, live, old**: datasets of the highest priority are taken first, then what was sealed since the link came up,
   then the backlog, oldest first and no more of it than is asked for.
 * **What no broker takes is set aside**: it stays in the file, for a person to look at.
 * **Bounded**: the file by ``max_bytes``, RAM by ``RAM_BYTES`` while the disk refuses; who gives way is counted, and
-  told upstream (:meth:`Buffer.losses`).
+  told upstream (:meth:`Buffer.losses`). What was acknowledged before that is seen is no loss, and is taken back.
 * **It works whatever the disk does**: a file that cannot be opened is tried again, and packs stay in RAM until then.
 
 The event loop never waits for the disk: the file has a thread of its own. Numbers of packs only grow, and all that
@@ -76,8 +77,8 @@ class Buffer:
             terms: the same.
             journal: keeps what is in RAM across a crash.
             disk_first: a pack is committed before it is sent.
-            forget_before: tells when a pack of the history was taken that may go now, nanoseconds since 1970; None:
-                there is no history.
+            forget_before: tells when a pack of the history was taken that may go now, nanoseconds of CLOCK_BOOTTIME in
+                this boot, below zero for one before it; None: there is no history.
         """
         self._terms = dict(terms or {})  # the file looks into it too
         self._journal = journal or Journal(None, "")
@@ -302,8 +303,11 @@ class Buffer:
             await self._disk.close()
 
     async def losses(self) -> tuple[int, list[Loss]]:
-        """Return what was lost and not told yet: :meth:`gateway.store.pack_file.PackFile.losses`. Raises SqlError."""
-        return await self._disk.losses()
+        """Return what was lost and untold: see :class:`gateway.store.pack_file.PackFile`. Raises SqlError, OSError."""
+        async with self._writing:  # a commit may have as lost what is acknowledged meanwhile
+            while self._unwritten.takes_back:
+                await self._write_some()
+            return await self._disk.losses()
 
     async def told(self, batch: int) -> None:
         """The receiver knows of it. Raises SqlError."""
@@ -354,7 +358,7 @@ class Buffer:
             self.before_commit()
             last = max(self._ram, default=0)
             await self._write_some()
-            while min(self._ram, default=math.inf) <= last:
+            while min(self._ram, default=math.inf) <= last or self._unwritten.takes_back:
                 await self._write_some()
 
     async def _write_some(self) -> None:
@@ -380,7 +384,7 @@ class Buffer:
         for held in stored:
             held.stored = True
             self._ram.pop(held.number, None)
-            if held.left:  # acknowledged while it was being written
+            if held.left:  # it waits no more since it was being written
                 self._unwritten.history.pop(held.number, None)
                 self._unwritten.leave(held.number)
                 continue
@@ -389,8 +393,9 @@ class Buffer:
         self._outgoing.came(held for held in stored if not held.left)
 
     def _damaged(self, rows: Sequence[Dropped]) -> None:
-        self.depth.stored -= len(rows)
-        self._gave_way(rows)
+        lost = self._unwritten.lost(rows)
+        self.depth.stored -= len(lost)
+        self._gave_way(lost)
 
     def _mended(self, there: Waiting) -> None:
         """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
@@ -398,7 +403,7 @@ class Buffer:
             if held.stored and held.number not in there:
                 held.stored = False
                 self._ram[held.number] = held
-        waiting = there.keys() - self._unwritten.leaving
+        waiting = {number for number in there if not self._unwritten.gives(number)}
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)
         self.depth.readings = sum(there[number] for number in waiting)
@@ -419,7 +424,7 @@ class Buffer:
             return
         ids = {row.id for row in lost}
         self._outgoing.drop(ids)
-        readings = sum(row.readings for row in lost)
+        readings = sum(row.loss.readings for row in lost)
         self.depth.packs -= len(lost)
         self.depth.readings -= readings
         self.depth.dropped += len(lost)

@@ -7,7 +7,7 @@ such a one has added or let go is made up for at the next start.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway.store import frame
 from gateway.words.timeline import Epoch
@@ -35,6 +35,30 @@ def know_utc(sql: sqlite3.Connection, boot: str, utc: int) -> None:
     """Note what to add to the stamps of a boot."""
     sql.execute("UPDATE epoch SET utc = ? WHERE boot = ? AND utc IS NULL", (utc, boot))
     _seal(sql)
+
+
+def taken_before(sql: sqlite3.Connection, boot: str, moment: int) -> Callable[[int, int], bool]:
+    """Return what tells, by run and stamp, that a reading was certainly taken before a moment of this boot.
+
+    Within one boot that is certain whatever the date is, and between two boots if the time of both is known. Else the
+    order of the runs tells: what was taken in one was taken before a later one began. If no later one is known to have
+    begun before that moment, the reading is not held for that old.
+
+    Args:
+        sql: the file.
+        boot: this boot.
+        moment: nanoseconds of CLOCK_BOOTTIME; below zero, it was before this boot.
+    """
+    runs = known(sql)
+    utc = next((run.utc for run in runs if run.boot == boot and run.utc is not None), None)
+    limits = {run.id: moment + utc - run.utc for run in runs if utc is not None and run.utc is not None}
+    limits |= {run.id: moment for run in runs if run.boot == boot}
+    newest = max((run.id for run in runs if run.id in limits and run.started < limits[run.id]), default=0)
+
+    def is_before(run: int, stamp: int) -> bool:
+        return stamp < limits[run] if run in limits else run < newest
+
+    return is_before
 
 
 def forget(sql: sqlite3.Connection, now: int) -> None:

@@ -81,7 +81,7 @@ class PackFile(Rows):
         """Mend the file that turned out to be damaged while it was open, and return what was found and what waits."""
         self._sql.close()
         pack_mend.set_aside(self.path)
-        self.begin(connect(self.path))
+        self.begin(connect(self.path), self._beginning[0])
         self.learn([Epoch(self._epoch, *self._beginning)])
         mended = self._take_over(why, NOTHING)
         pack_counts.count(self._sql, self._room)
@@ -97,7 +97,7 @@ class PackFile(Rows):
     def _open(self, why: str, tail: pack_raw.Tail, epoch: int) -> Contents:
         self._sql = connect(self.path)
         try:
-            self.begin(self._sql)
+            self.begin(self._sql, self._beginning[0])
             self._epoch = self._begin(epoch)
             pack_mend.note_epoch(self.path, max(self._epoch, pack_mend.highest_epoch(self.path)))
             mended = self._take_over(why, tail)

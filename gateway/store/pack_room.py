@@ -8,6 +8,9 @@ is tells the oldest pack. Each gives by its own rule:
 * ``thin``: of its oldest packs one in ten stays; when all are thinned they are thinned again, and in the end they go.
 * ``keep``: nothing goes. When there is nothing else left, new packs are refused.
 
+History also goes when it is certainly too old (:func:`gateway.store.pack_epochs.taken_before`); what cannot be dated
+stays until its room is wanted.
+
 A new pack that is less important than all that is stored is refused; at equal importance the older one goes.
 
 The packs are found by cursors that only move forward, so that a large file is walked through once, not once a commit.
@@ -16,7 +19,7 @@ That holds because numbers grow: a row of some level never appears behind one th
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, Self
 
 from pydantic_core import to_json
@@ -183,12 +186,10 @@ class Room:
         self._delete(sql, victims)
         return victims
 
-    def forget(self, sql: sqlite3.Connection, before: int) -> None:
-        """Delete the oldest rows of history that were taken before, nanoseconds since 1970; a few at a time."""
+    def forget(self, sql: sqlite3.Connection, is_old: Callable[[int, int], bool]) -> None:
+        """Delete the oldest rows of history that are old by epoch and the stamp they were taken at, a few at a time."""
         found = self._find(sql, (), HISTORY, EXPIRE)
-        utc = dict(sql.execute("SELECT id, utc FROM epoch").fetchall())
-        old = [row for row in found.rows if row.taken + (utc.get(row.id >> EPOCH_SHIFT) or 0) < before]
-        self._delete(sql, old)
+        self._delete(sql, [row for row in found.rows if is_old(row.id >> EPOCH_SHIFT, row.taken)])
 
     def _giving(self) -> list[str]:
         return [name for name, counts in self._counts.items() if any(counts.values()) and self.rule(name) != "keep"]

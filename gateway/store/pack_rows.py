@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gateway.store import frame, pack_counts, pack_sql
+from gateway.store import frame, pack_counts, pack_epochs, pack_sql
 from gateway.store.level import FRESH, HISTORY, SET_ASIDE, is_sound, level_of, stored
 from gateway.store.pack_room import HISTORY_RANK, SET_ASIDE_RANK, Room, Victim
 from gateway.store.pack_space import Space
@@ -48,10 +48,12 @@ class Rows:
         self._history = history
         self._highest = 0  # no row has a greater number
         self._sql: sqlite3.Connection
+        self._boot = ""
 
-    def begin(self, sql: sqlite3.Connection) -> None:
-        """Go on with a file that was opened."""
+    def begin(self, sql: sqlite3.Connection, boot: str) -> None:
+        """Go on with a file that was opened, in this boot of the machine."""
         self._sql = sql
+        self._boot = boot
         self._highest = one(sql, "SELECT coalesce(max(id), 0) FROM pack")
         self._space.begin(sql)
 
@@ -70,7 +72,7 @@ class Rows:
                 below those that no broker takes, which may have a row.
             leaving: numbers of rows that were acknowledged.
             losses: to be remembered.
-            forget_before: packs of the history that were taken before leave, nanoseconds since 1970.
+            forget_before: packs of the history that were taken before leave, nanoseconds of CLOCK_BOOTTIME.
         """
         leaving = list(leaving)
         losses = list(losses)
@@ -90,7 +92,7 @@ class Rows:
                 for some in range(0, len(leaving), AT_A_TIME):
                     self._acknowledged(leaving[some : some + AT_A_TIME])
                 if forget_before is not None:
-                    self._room.forget(self._sql, forget_before)
+                    self._room.forget(self._sql, pack_epochs.taken_before(self._sql, self._boot, forget_before))
                 known = [row.id for row in rows if row.id <= self._highest]  # the journal may give a pack again
                 there = self.which_are_there(known)
                 self._set_aside(row for row in rows if row.id in there and row.level <= SET_ASIDE)
@@ -147,8 +149,8 @@ class Rows:
             except frame.Damaged:
                 damaged.append(Victim.of_row(*columns))
         if damaged:
-            self._give_up(damaged)
-        return rows, [Dropped(victim.id, victim.readings) for victim in damaged if victim.level >= FRESH]
+            return rows, self._give_up(damaged)
+        return rows, []
 
     def waiting(self) -> Waiting:
         """Return what waits."""
@@ -241,17 +243,18 @@ class Rows:
         return HISTORY_RANK if row.level == HISTORY else SET_ASIDE_RANK
 
     def _lose(self, victims: Iterable[Victim], reason: str) -> list[Dropped]:
-        lost = [victim for victim in victims if victim.level != HISTORY]
-        pack_sql.add_losses(self._sql, (loss_of([victim], reason) for victim in lost))
-        return [Dropped(victim.id, victim.readings) for victim in lost if victim.level >= FRESH]
+        lost = [(victim, loss_of([victim], reason)) for victim in victims if victim.level != HISTORY]
+        pack_sql.add_losses(self._sql, (loss for _, loss in lost))
+        return [Dropped(victim.id, loss) for victim, loss in lost if victim.level >= FRESH]
 
-    def _give_up(self, damaged: Sequence[Victim]) -> None:
+    def _give_up(self, damaged: Sequence[Victim]) -> list[Dropped]:
         with transaction(self._sql):
             for victim in damaged:
                 self._sql.execute("DELETE FROM pack WHERE id = ?", (victim.id,))
                 self._room.left(victim.dataset, victim.level, victim.readings)
-            self._lose(damaged, "damaged")
+            lost = self._lose(damaged, "damaged")
             pack_counts.note(self._sql, self._room)
+        return lost
 
     def _insert(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
         """Insert rows and return the (epoch, n) of the last of each dataset."""

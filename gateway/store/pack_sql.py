@@ -23,7 +23,7 @@ is not known is set aside, and its packs are taken over by their frames (:mod:`g
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,7 +119,7 @@ class Loss:
         dataset: theirs.
         epoch: theirs.
         reason: "evicted", "refused" or "damaged".
-        packs: how many.
+        packs: how many; below zero: so many were told as lost and are not.
         readings: in them.
         first: the lowest of their numbers n.
         last: the highest.
@@ -136,6 +136,10 @@ class Loss:
     last: int
     since: int
     until: int
+
+    def taken_back(self) -> "Loss":
+        """Return what makes it undone."""
+        return replace(self, packs=-self.packs, readings=-self.readings)
 
 
 class Which(NamedTuple):
@@ -167,10 +171,10 @@ ALL = Which()
 
 
 class Dropped(NamedTuple):
-    """A pack that left without having been acknowledged."""
+    """A pack that left without having been acknowledged, and what is remembered of that."""
 
     id: int
-    readings: int
+    loss: Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +277,9 @@ def transaction(sql: sqlite3.Connection) -> Iterator[None]:
 
 
 def add_losses(sql: sqlite3.Connection, losses: Iterable[Loss]) -> None:
-    """Remember what was lost."""
+    """Remember what was lost; between which numbers and times is not narrowed where some of it is taken back."""
     sql.executemany(ADD_LOST, map(asdict, losses))
+    sql.execute("DELETE FROM lost WHERE packs <= 0")
 
 
 def is_damage(error: BaseException) -> bool:

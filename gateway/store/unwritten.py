@@ -7,7 +7,7 @@ written by themselves only after a while.
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import NamedTuple
 
 from gateway.store.held import Held, up_to
@@ -71,6 +71,27 @@ class Unwritten:
         """Tell that a row waits no more though it is still there."""
         return number in self.leaving or number in self.aside
 
+    @property
+    def takes_back(self) -> bool:
+        """Tell whether the file has something as lost that is not."""
+        return any(loss.packs < 0 for loss in self._losses)
+
+    def lost(self, dropped: Iterable[Dropped], left: Container[int] = ()) -> list[Dropped]:
+        """Return those of some packs that still waited when they gave way; that the others are lost is taken back.
+
+        Args:
+            dropped: the packs.
+            left: numbers of packs that had no row and wait no more.
+        """
+        lost = []
+        for row in dropped:
+            if row.id in left or self.gives(row.id):
+                self._losses.append(row.loss.taken_back())
+                self._leave_soon()
+            else:
+                lost.append(row)
+        return lost
+
     def packs(self) -> list[Row]:
         """Return the packs that have no row yet, but for those set aside."""
         return [Row(held.number, held.pack) for held in (*self.history.values(), *self.ram.values())]
@@ -104,17 +125,17 @@ class Unwritten:
         return batch if any(batch) else None
 
     def wrote(self, batch: Batch, written: Written) -> list[Dropped]:
-        """Forget what was written, but for the packs that wait; return those that gave way and had not left."""
+        """Forget what was written, but for the packs that wait; return those that gave way and waited."""
         del self._losses[: len(batch.losses)]
         for held in batch.history:
             self.history.pop(held.number, None)
         for row in batch.aside:
             self.aside.pop(row.id, None)
         self.leaving.difference_update(batch.leaving)
-        lost = [row for row in written.dropped if row.id not in self.leaving]
+        lost = self.lost(written.dropped, {held.number for held in batch.packs if held.left})
         self.leaving.difference_update(row.id for row in written.dropped)
         self._leave_by = math.inf
-        if self.leaving or self.history or self.aside:
+        if self.leaving or self.history or self.aside or self.takes_back:
             self._leave_soon()
         return lost
 
@@ -129,8 +150,10 @@ class Unwritten:
         self.history.clear()
         aside: list[int] = []
         if excess > 0:
-            self._losses += [loss_of([victim_of(row)], "refused") for row in self.aside.values()]
             aside = list(self.aside)
+            for row in self.aside.values():
+                self._losses.append(loss_of([victim_of(row)], "refused"))
+                self.leave(row.id)  # it may have a row, which would wait again
             self.aside.clear()
         dropped: list[Dropped] = []
         for held in sorted(self.ram.values(), key=rank):
@@ -139,8 +162,8 @@ class Unwritten:
             excess -= len(held.pack.blob)
             del self.ram[held.number]
             held.left = True  # it may be written at this moment
-            dropped.append(Dropped(held.number, held.pack.readings))
-            self._losses.append(loss_of([victim_of(Row(held.number, held.pack))], "refused"))
+            dropped.append(Dropped(held.number, loss_of([victim_of(Row(held.number, held.pack))], "refused")))
+        self._losses += [row.loss for row in dropped]
         return dropped, aside
 
     def _leave_soon(self) -> None:

@@ -16,7 +16,7 @@ from gateway.store.buffer import Buffer
 from gateway.store.frame import number_of
 from gateway.store.level import HISTORY
 from gateway.store.pack_file import PackFile
-from gateway.store.pack_sql import Dropped, Written
+from gateway.store.pack_sql import Dropped, Loss, Written
 from tests.commands.buffer_scene import (
     COMMANDS,
     EX_CANTCREAT,
@@ -192,7 +192,8 @@ def test_a_new_buffer_for_which_there_is_no_room_is_not_made(closed: Path, tmp_p
 def test_a_new_buffer_in_which_packs_would_give_way_is_not_made(
     closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PackFile, "write", lambda *_: Written([Dropped(1, 1)], set()))  # what it does in a full disk
+    dropped = Dropped(1, Loss("air", 1, "evicted", packs=1, readings=1, first=1, last=1, since=0, until=0))
+    monkeypatch.setattr(PackFile, "write", lambda *_: Written([dropped], set()))  # what it does in a full disk
 
     code, out, err = call("buffer", "salvage", str(closed), "--to", str(tmp_path / "new.db"))
 

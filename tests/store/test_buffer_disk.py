@@ -16,6 +16,7 @@ from gateway.store.pack_disk import BufferUnusable
 from gateway.store.pack_outgoing import RETRY_S
 from gateway.store.pack_room import Terms
 from gateway.store.pack_sql import SqlError
+from gateway.store.unwritten import DELETE_WITHIN_S
 from hil.vclock import run
 from tests.store.buffer_bench import ROOMY, contents, key, live, pack
 
@@ -181,6 +182,30 @@ def test_while_the_disk_refuses_memory_is_bounded_and_the_oldest_give_way(
             assert left == list(range(101 - len(left), 101))
         await asyncio.sleep(RETRY_S + 1)
         assert buffer.depth.stored == buffer.depth.packs
+
+    live(tmp_path / "buffer.db", scene)
+
+
+def test_a_row_that_was_set_aside_and_let_go_does_not_wait_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.unwritten.RAM_BYTES", 0)
+
+    async def scene(buffer: Buffer) -> None:
+        for n in (1, 2):
+            buffer.put(pack(n), 0.0)
+        await buffer.barrier()
+        first, second = await buffer.take(2)
+        with no_file_grows_beyond(0), capture_logs():
+            buffer.set_aside(second, -0x99)
+            await asyncio.sleep(DELETE_WITHIN_S + RETRY_S / 2)
+        buffer.release(first)
+        assert [held.pack.n for held in await buffer.take(2)] == [1]
+        assert buffer.depth.packs == 1
+        await buffer.barrier()
+        _, losses = await buffer.losses()
+        assert [(loss.reason, loss.packs, loss.first) for loss in losses] == [("refused", 1, 2)]
+        assert contents(tmp_path / "buffer.db") == [("air", 1, 1)]
 
     live(tmp_path / "buffer.db", scene)
 

@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from gateway import app
+from gateway.config.settings_file import load
+from gateway.host.clock import Clock
 from gateway.store.buffer import Buffer
+from gateway.store.journal import Journal
 from gateway.store.pack_file import PackFile
 from gateway.words.reading import Pack
 from gateway.words.timeline import Epoch
 from hil.vclock import run
 from tests.commands.cli_scene import call
+from tests.config.settings_scene import PROFILE, SOUND
 from tests.store.buffer_bench import PAGE_BYTES, ROOMY, pack
 
 UTC = 1_790_000_000_000_000_000
+DAY_NS = 86_400_000_000_000
 OLD, NOW = Epoch(1, "boot-a", 5, UTC), Epoch(2, "boot-b", 7, None)
 
 
@@ -53,6 +59,37 @@ def opened(path: Path) -> list[Epoch]:
         return buffer.epochs[:-1]
 
     return run(main())
+
+
+def history(path: Path, boot: str, utc: int | None, *days: int) -> list[tuple[int, int]]:
+    """Have a gateway keep seven days of history, and acknowledge a pack on each of some days of its boot, from 1 on.
+
+    Returns:
+        What is there in the end: epoch and n, which is the day.
+    """
+    now = days[0] * DAY_NS
+
+    async def main() -> list[tuple[int, int]]:
+        nonlocal now
+        buffer = Buffer(path, ROOMY, forget_before=lambda: now - 7 * DAY_NS)
+        await buffer.open(boot, now)
+        if utc is not None:
+            await buffer.know_utc(boot, utc)
+        for day in days:
+            now = day * DAY_NS
+            buffer.put(Pack("air", buffer.epoch, day, 1, now, b"x" * 300), 10.0)
+            (held,) = await buffer.take(1)
+            buffer.acknowledge(held)
+            await buffer.barrier()
+        rows = [row for epoch in buffer.epochs for row in await buffer.held("air", epoch.id, 1, 999, 999)]
+        await buffer.close()
+        return [(row.pack.epoch, row.pack.n) for row in rows]
+
+    return run(main())
+
+
+def of(epoch: int, *days: int) -> list[tuple[int, int]]:
+    return [(epoch, day) for day in days]
 
 
 def page_of(path: Path, table: str) -> int:
@@ -174,3 +211,47 @@ def test_runs_that_nothing_depends_on_are_let_go(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as sql:
         assert sql.execute("SELECT id FROM epoch").fetchall() == [(60,), (150,)]
         assert sql.execute("SELECT id FROM sealed_epoch").fetchall() == [(60,), (150,)]
+
+
+@pytest.mark.parametrize("utc", [None, UTC], ids=["never known", "known"])
+def test_within_a_boot_history_goes_by_the_time_that_counts_whatever_the_date(tmp_path: Path, utc: int | None) -> None:
+    path = tmp_path / "buffer.db"
+    assert history(path, "boot-a", utc, 1, 2, 3) == of(1, 1, 2, 3)
+    assert history(path, "boot-a", None, 8, 9) == of(1, 2, 3) + of(2, 8, 9)
+    assert history(path, "boot-a", None, 10, 20) == of(3, 20)
+
+
+def test_history_of_an_older_boot_goes_by_the_time_of_day_once_both_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    history(path, "boot-a", UTC, 1, 2, 3)
+    assert history(path, "boot-b", None, 1) == of(1, 1, 2, 3) + of(2, 1)
+    assert history(path, "boot-b", UTC + 7 * DAY_NS, 2) == of(1, 2, 3) + of(2, 1) + of(3, 2)
+
+
+def test_history_of_a_boot_that_never_knew_the_time_stays_until_something_later_is_too_old(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    history(path, "boot-a", None, 1, 2)
+    assert history(path, "boot-b", None, 1, 8) == of(1, 1, 2) + of(2, 1, 8)
+    assert history(path, "boot-b", UTC, 9) == of(2, 8) + of(3, 9)
+    assert history(path, "boot-c", None, 1) == of(2, 8) + of(3, 9) + of(4, 1)
+    assert history(path, "boot-d", UTC + 99 * DAY_NS, 1) == of(4, 1) + of(5, 1)
+
+
+def test_a_gateway_that_does_not_know_the_time_keeps_history_as_its_file_says(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.toml").write_text(PROFILE)
+    (tmp_path / "pole.toml").write_text(f'{SOUND}\n[buffer]\npath = "{tmp_path}/buffer.db"\nhistory = "1d"\n')
+    clock = Clock()
+
+    async def main() -> None:
+        buffer = app._buffer(load(tmp_path / "pole.toml"), clock, Journal(None, ""))  # noqa: SLF001  # as it runs
+        await buffer.open(clock.boot, clock.now())
+        for n in (1, 2, 3):
+            buffer.put(pack(n)._replace(taken=clock.now()), 10.0)
+            (held,) = await buffer.take(1)
+            buffer.acknowledge(held)
+            await buffer.barrier()
+        assert [row.pack.n for row in await buffer.held("air", 1, 1, 9, 9)] == [1, 2, 3]
+        await buffer.close()
+
+    run(main())

@@ -25,7 +25,7 @@ from tests.store.buffer_bench import ROOMY, WAL_BYTES, Key, SlowDisk, key, pack
 DATASETS = ("air", "noise", "weather")
 SETTLED_S = 0.5  # all that the disk has to do is done by then, however slow it is here
 SHM = Path("/dev/shm")  # noqa: S108  # hundreds of lives: fsync need not be real here
-TIGHT = WAL_BYTES + 64 * 1024
+TIGHT = WAL_BYTES + 32 * 1024
 
 T = TypeVar("T")
 
@@ -229,6 +229,16 @@ class BufferLife(RuleBasedStateMachine):
             self.aside.add(each)
         self.given.discard(each)
         self.do(aside(self.out.pop(each)))
+
+    @rule(sizes=st.lists(st.integers(1000, 6000), min_size=1, max_size=6), data=st.data(), dead=st.booleans())
+    def answer_during_a_commit(self, sizes: list[int], data: st.DataObject, *, dead: bool) -> None:
+        """The broker answers while the thread is at work."""
+        self.put(sizes, data)
+        self.take(8, 0.0)
+        self.commit(wait=False)
+        self.do(asyncio.sleep(0.007))
+        if self.out:
+            (self.set_aside if dead else self.answer)(data)
 
     async def answer_one(self, held: Held, *, good: bool) -> None:
         """Acknowledge or release it."""
