@@ -38,7 +38,7 @@ SHAPES = {1: "", 4: "_four_datasets"}  # how many datasets, and how the figures 
 POLE = 4
 TURNS = 5
 LIFE, SINGLE = 800, 4  # windows; those of A take their time
-BACKLOG = {"packs": 26_000, "rows": 4_000}
+BACKLOG = {"packs": 26_000, "rows": 6_000}
 DRAINED = 1_000
 FEW, MANY = 100, 500
 ONLINE = 40
@@ -50,7 +50,7 @@ Figures = dict[str, float]
 
 
 async def measure(folder: Path, _polegate: str) -> Figures:
-    """Run the scenario. Takes some two minutes."""
+    """Run the scenario. Takes some three minutes."""
     this = asyncio.current_task()
     assert this is not None  # noqa: S101  # a coroutine that runs has a task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # else the mount would stay

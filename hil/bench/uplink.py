@@ -77,7 +77,7 @@ Figures = dict[str, float]
 
 
 async def measure(folder: Path, polegate: str) -> Figures:
-    """Run the scenario. Takes some minute and a half."""
+    """Run the scenario. Takes some two minutes."""
     plain, secure = folder / "plain", folder / "secure"
     plain.mkdir()
     secure.mkdir()
