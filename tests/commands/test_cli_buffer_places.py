@@ -32,8 +32,7 @@ from tests.commands.buffer_scene import (
 )
 from tests.commands.cli_scene import Ran, call
 from tests.config.test_settings_unreadable import WITHOUT_RIGHTS
-from tests.store.buffer_bench import key, live
-from tests.store.test_buffer_disk import no_file_grows_beyond
+from tests.store.buffer_bench import key, live, no_file_grows_beyond
 
 NAME_IT = "name the file that stands as `path` in [buffer] of the configuration"
 

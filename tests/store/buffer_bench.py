@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import shutil
 import tempfile
 from collections import deque
@@ -46,6 +47,17 @@ def pages_of(size: int) -> Iterator[None]:
     pragmas = pack_sql.PRAGMAS.replace(f"page_size={PAGE_BYTES}", f"page_size={size}")
     with mock.patch.object(pack_sql, "PRAGMAS", pragmas):
         yield
+
+
+@contextlib.contextmanager
+def no_file_grows_beyond(size: int) -> Iterator[None]:
+    """Have the kernel refuse all writes beyond ``size`` bytes of a file, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class SlowDisk(VirtualLoop):

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import resource
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from gateway.store.pack_room import Terms
 from gateway.store.pack_sql import SqlError
 from gateway.store.unwritten import DELETE_WITHIN_S
 from hil.vclock import run
-from tests.store.buffer_bench import ROOMY, contents, key, live, pack
+from tests.store.buffer_bench import ROOMY, contents, key, live, no_file_grows_beyond, pack
 
 NOBODY = 65_534
 
@@ -36,17 +34,6 @@ def opens(path: Path) -> None:
         assert buffer.depth.stored == buffer.depth.packs
 
     live(path, scene)
-
-
-@contextlib.contextmanager
-def no_file_grows_beyond(size: int) -> Iterator[None]:
-    """Have the kernel refuse all writes beyond ``size`` bytes of a file, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def largest_part(path: Path) -> int:

@@ -1,7 +1,6 @@
 """The journal: what it keeps across the end of the process, and that it stays small."""
 
 import os
-import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from gateway.store.frame import number_of
 from gateway.store.journal import MOST_BYTES, REWRITE_BYTES, Journal, Left
 from gateway.words.reading import Pack, Quality, Reading
 from tests.examples import examples
-from tests.store.buffer_bench import pack
+from tests.store.buffer_bench import no_file_grows_beyond, pack
 
 SHM = Path("/dev/shm")  # noqa: S108  # a RAM file system is what it is about
 BOOT = "boot"
@@ -150,15 +149,11 @@ def test_a_full_file_system_is_told_and_the_journal_works_again_afterwards(ram: 
     journal, _ = opened(ram)
     journal.describe("dust", {"pm10": "ug/m3"})
     journal.accept(reading(1))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ((ram / "journal").stat().st_size + 10, before[1]))
-    try:
+    with no_file_grows_beyond((ram / "journal").stat().st_size + 10):
         with capture_logs() as logs:  # or pytest would write them, into a file of its own
             journal.accept(reading(2))
         assert journal.trouble
         assert [line["log_level"] for line in logs] == ["warning"]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     journal.accept(reading(3))
     assert journal.trouble == ""
     # What it lacked a part of it does not tell at all: half of a story is a wrong one.
@@ -171,17 +166,13 @@ def test_a_file_system_that_is_full_at_the_start_is_told_and_the_journal_works_o
     ram: Path, room: int
 ) -> None:
     journal = Journal(ram, BOOT)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
+    with no_file_grows_beyond(room):
         assert journal.open() == Left()
         with capture_logs() as logs:
             journal.accept(reading(1))
             journal.accept(reading(2))
         assert journal.trouble
         assert [line["log_level"] for line in logs] == ["warning"]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     journal.accept(reading(3))
     assert journal.trouble == ""
     assert opened(ram)[1].readings == [reading(3)]
