@@ -35,7 +35,7 @@ from gateway.store.pack_ahead import AHEAD
 from gateway.store.pack_disk import Disk
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_outgoing import RETRY_S, Outgoing
-from gateway.store.pack_room import URGENT, Terms
+from gateway.store.pack_room import URGENT, Ends, Terms
 from gateway.store.pack_rows import Waiting
 from gateway.store.pack_sql import Contents, Dropped, Loss, Mended, Row, SqlError
 from gateway.store.unwritten import Unwritten
@@ -107,8 +107,8 @@ class Buffer:
         )
         self._count = 0
         self._untold, self._tell_after = 0, 0.0
-        self._marks: dict[str, tuple[int, int]] = {}
-        self._last: dict[str, tuple[int, int]] = {}
+        self._marks: Ends = {}
+        self._last: Ends = {}
         self._epochs = Contents(0).epochs
         self.epoch = 0
         self.depth = Depth()

@@ -1,35 +1,43 @@
-"""How many rows the file has, noted beside the last pack of each dataset so that nobody needs to count them."""
+"""How many rows the file has, noted beside the last pack of each dataset so that nobody needs to count them.
+
+A commit that only adds rows behind all others need not change the note: they are found again, and counted, from the end
+of the file. So while nothing leaves, most commits write a page less to the flash. What leaves, or stands otherwise than
+before, is noted in the same transaction.
+"""
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator
 
+from gateway.store.frame import EPOCH_SHIFT
 from gateway.store.level import FACTOR, FRESH, OF_OLDER, STORED, is_of_older, level_of
-from gateway.store.pack_room import Room
+from gateway.store.pack_room import Ends, Group, Room
 from gateway.store.pack_sql import transaction
 
-MARK = """
+NOTED_EVERY = 16  # commits: so many are counted at a start at the most
+NOTE = """
 INSERT INTO mark(dataset, epoch, n, levels, readings) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    epoch = max(epoch, excluded.epoch),
-    n = CASE WHEN (excluded.epoch, excluded.n) > (epoch, n) THEN excluded.n ELSE n END,
-    levels = excluded.levels, readings = excluded.readings
-"""  # what is salvaged comes in no order
-NO_PLACE: Mapping[str, tuple[int, int]] = {}
+    epoch = excluded.epoch, n = excluded.n, levels = excluded.levels, readings = excluded.readings
+"""
 
 
 def recall(sql: sqlite3.Connection, room: Room) -> tuple[int, int]:
-    """Tell the room what the last commit noted; return the packs and readings that wait."""
-    marks = sql.execute("SELECT dataset, levels, readings FROM mark").fetchall()
-    groups = []
-    for dataset, levels, readings in marks:
+    """Tell the room what was noted and what came since; return the packs and readings that wait."""
+    noted = sql.execute("SELECT dataset, epoch, n, levels, readings FROM mark").fetchall()
+    last = {dataset: (epoch, n) for dataset, epoch, n, *_ in noted}
+    since = list(_since(sql, last))
+    room.last = last
+    for dataset, place, *_ in since:
+        room.reached(dataset, place)
+    groups: list[Group] = [(dataset, level, 1, readings) for dataset, _, level, readings in since]
+    for dataset, *_, levels, readings in noted:
         rows = {int(level): packs for level, packs in json.loads(levels).items()}
         if any(map(is_of_older, rows)):
             return _adopt(sql, room)
         groups += [(dataset, level_of(level), packs, 0) for level, packs in rows.items()]
         groups.append((dataset, FRESH, 0, readings))
     room.count(groups)
-    waiting = sum(packs for _, level, packs, _ in groups if level >= FRESH)
-    return waiting, sum(readings for *_, readings in marks)
+    return _waiting(groups)
 
 
 def count(sql: sqlite3.Connection, room: Room) -> tuple[int, int]:
@@ -38,12 +46,11 @@ def count(sql: sqlite3.Connection, room: Room) -> tuple[int, int]:
         groups = count_rows(sql, room)
         sql.execute("UPDATE mark SET levels = '{}', readings = 0")
         note(sql, room)
-    waiting = [(packs, readings) for _, level, packs, readings in groups if level >= FRESH]
-    return sum(packs for packs, _ in waiting), sum(readings for _, readings in waiting)
+    return _waiting(groups)
 
 
-def count_rows(sql: sqlite3.Connection, room: Room) -> list[tuple[str, int, int, int]]:
-    """Let what has no sound level wait, and tell the room what there is: dataset, level, rows, readings."""
+def count_rows(sql: sqlite3.Connection, room: Room) -> list[Group]:
+    """Let what has no sound level wait, and tell the room what there is."""
     sql.execute(f"UPDATE pack SET level = {FRESH} WHERE coalesce(level NOT IN {STORED}, TRUE)")  # noqa: S608  # our own words
     found = sql.execute("SELECT dataset, level, count(*), sum(readings) FROM pack GROUP BY dataset, level")
     groups = [(dataset, level_of(level), packs, readings) for dataset, level, packs, readings in found]
@@ -51,9 +58,24 @@ def count_rows(sql: sqlite3.Connection, room: Room) -> list[tuple[str, int, int,
     return groups
 
 
-def note(sql: sqlite3.Connection, room: Room, last: Mapping[str, tuple[int, int]] = NO_PLACE) -> None:
+def note(sql: sqlite3.Connection, room: Room) -> None:
     """Note how many rows there are where that changed, and the (epoch, n) of the last one of a dataset."""
-    sql.executemany(MARK, [(dataset, *last.get(dataset, (0, 0)), *counts) for dataset, *counts in room.changed()])
+    sql.executemany(NOTE, room.changed())
+
+
+def _since(sql: sqlite3.Connection, noted: Ends) -> Iterator[tuple[str, tuple[int, int], int, int]]:
+    """Give the rows that came after the note, the newest first: dataset, (epoch, n), level, readings."""
+    rows = sql.execute("SELECT id, dataset, n, level, readings FROM pack ORDER BY id DESC")
+    for number, dataset, n, level, readings in rows:
+        place = number >> EPOCH_SHIFT, n
+        if place <= noted.get(dataset, (0, 0)):
+            return
+        yield dataset, place, level_of(level), readings
+
+
+def _waiting(groups: list[Group]) -> tuple[int, int]:
+    waiting = [(packs, readings) for _, level, packs, readings in groups if level >= FRESH]
+    return sum(packs for packs, _ in waiting), sum(readings for _, readings in waiting)
 
 
 def _adopt(sql: sqlite3.Connection, room: Room) -> tuple[int, int]:

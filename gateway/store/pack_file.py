@@ -126,7 +126,7 @@ class PackFile(Rows):
     def _contents(self, packs: int, readings: int, mended: Mended | None) -> Contents:
         return Contents(
             epoch=self._epoch,
-            marks={name: (e, n) for name, e, n in self._sql.execute("SELECT dataset, epoch, n FROM mark WHERE n > 0")},
+            marks={dataset: place for dataset, place in self._room.last.items() if place > (0, 0)},
             epochs=pack_epochs.known(self._sql),
             packs=packs,
             readings=readings,

@@ -68,7 +68,13 @@ Place = tuple[tuple[str, ...], int | None]
 """Where a search goes on: the datasets it looks for, () for all, and the level, None for all that wait."""
 
 
-Saved = tuple[dict[str, defaultdict[int, int]], defaultdict[str, int], dict[Place, int], set[str]]
+Group = tuple[str, int, int, int]
+"""Rows alike: their dataset and level, how many they are, and the readings in them."""
+
+Ends = dict[str, tuple[int, int]]
+"""By dataset, the (epoch, n) of the last of some packs."""
+
+Saved = tuple[dict[str, defaultdict[int, int]], defaultdict[str, int], dict[Place, int], set[str], Ends, bool]
 
 
 class _Choice(NamedTuple):
@@ -80,7 +86,12 @@ class _Choice(NamedTuple):
 
 
 class Room:
-    """Knows how many rows of which dataset and level there are, and where to find the oldest."""
+    """Knows how many rows of which dataset and level there are, and where to find the oldest.
+
+    Attributes:
+        last: the packs that were ever committed end there.
+        only_grew: since it was noted how many rows there are, there came only more of what waited already.
+    """
 
     def __init__(self, terms: Mapping[str, Terms]) -> None:
         self._terms = terms
@@ -88,9 +99,11 @@ class Room:
         self._readings: defaultdict[str, int] = defaultdict(int)
         self._after: dict[Place, int] = {}
         self._changed: set[str] = set()
+        self.last: Ends = {}
+        self.only_grew = True
 
-    def count(self, rows: Iterable[tuple[str, int, int, int]]) -> None:
-        """Begin anew with what the file holds: dataset, level, rows, readings in them."""
+    def count(self, rows: Iterable[Group]) -> None:
+        """Begin anew with what the file holds."""
         self._counts.clear()
         self._readings.clear()
         self._after.clear()
@@ -99,22 +112,28 @@ class Room:
             if level >= FRESH:
                 self._readings[dataset] += readings
         self._changed.update(self._counts)
+        self.only_grew = False
 
-    def changed(self) -> Iterator[tuple[str, str, int]]:
-        """Give, of datasets whose rows changed since the last time: dataset, rows by stored level in JSON, readings."""
+    def reached(self, dataset: str, place: tuple[int, int]) -> None:
+        """A pack with this (epoch, n) is in the file; what is salvaged comes in no order."""
+        self.last[dataset] = max(place, self.last.get(dataset, place))
+
+    def changed(self) -> Iterator[tuple[str, int, int, str, int]]:
+        """Give, of datasets whose rows changed since the last time, the row of ``mark``: levels are those stored."""
         for dataset in self._changed:
-            levels = {str(stored(level)): rows for level, rows in self._counts[dataset].items() if rows}
-            yield dataset, to_json(levels).decode(), self._readings[dataset]
+            levels = {str(stored(level)): rows for level, rows in self._counts.get(dataset, {}).items() if rows}
+            yield dataset, *self.last.get(dataset, (0, 0)), to_json(levels).decode(), self._readings[dataset]
         self._changed.clear()
+        self.only_grew = True
 
     def save(self) -> Saved:
         """Return what ``restore`` takes back when the transaction fails."""
         counts = {dataset: counts.copy() for dataset, counts in self._counts.items()}
-        return counts, self._readings.copy(), dict(self._after), set(self._changed)
+        return counts, self._readings.copy(), dict(self._after), set(self._changed), dict(self.last), self.only_grew
 
     def restore(self, saved: Saved) -> None:
         """Forget what happened since ``save``."""
-        self._counts, self._readings, self._after, self._changed = saved
+        self._counts, self._readings, self._after, self._changed, self.last, self.only_grew = saved
 
     def came(self, dataset: str, level: int, readings: int) -> None:
         """A row was inserted."""
@@ -125,7 +144,10 @@ class Room:
         self._count(dataset, level, -1, -readings)
 
     def _count(self, dataset: str, level: int, rows: int, readings: int) -> None:
-        self._counts.setdefault(dataset, defaultdict(int))[level] += rows
+        counts = self._counts.setdefault(dataset, defaultdict(int))
+        if rows < 0 or not counts[level]:  # of what none was noted, an older gateway would see none
+            self.only_grew = False
+        counts[level] += rows
         if level >= FRESH:
             self._readings[dataset] += readings
         self._changed.add(dataset)

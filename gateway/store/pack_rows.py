@@ -47,6 +47,7 @@ class Rows:
         self._space = space
         self._history = history
         self._highest = 0  # no row has a greater number
+        self._unnoted = 0  # commits since it was noted how many rows there are
         self._sql: sqlite3.Connection
         self._boot = ""
 
@@ -97,13 +98,16 @@ class Rows:
                 there = self.which_are_there(known)
                 self._set_aside(row for row in rows if row.id in there and row.level <= SET_ASIDE)
                 rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
-                pack_counts.note(self._sql, self._room, self._insert(rows))
+                is_noted = not self._append(rows) or self._unnoted >= pack_counts.NOTED_EVERY
+                if is_noted:
+                    pack_counts.note(self._sql, self._room)
                 if losses:
                     pack_sql.add_losses(self._sql, losses)
         except BaseException:
             self._room.restore(saved)
             self._space.forget()
             raise
+        self._unnoted = 0 if is_noted else self._unnoted + 1
         self._space.lay_ballast()
         return Written(dropped, refused, self._room.set_aside())
 
@@ -256,8 +260,8 @@ class Rows:
             pack_counts.note(self._sql, self._room)
         return lost
 
-    def _insert(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
-        """Insert rows and return the (epoch, n) of the last of each dataset."""
+    def _append(self, rows: Sequence[Row]) -> bool:
+        """Insert rows; tell whether they only came behind all others, and nothing else has changed."""
         self._sql.executemany(
             "INSERT INTO pack(id, dataset, n, readings, taken, level, frame) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
@@ -265,12 +269,12 @@ class Rows:
                 for number, pack, level in rows
             ),
         )
-        last: dict[str, tuple[int, int]] = {}
-        for number, pack, level in sorted(rows):
+        behind = self._highest
+        for number, pack, level in rows:
             self._room.came(pack.dataset, level, pack.readings)
-            last[pack.dataset] = pack.epoch, pack.n
+            self._room.reached(pack.dataset, (pack.epoch, pack.n))
             self._highest = max(self._highest, number)
-        return last
+        return self._room.only_grew and all(row.id > behind for row in rows)
 
     def _one(self, query: str, *parameters: object) -> int:
         return one(self._sql, query, *parameters)

@@ -9,7 +9,7 @@ shell, out. The log is grown once, when the file is made: one that grows costs a
 ``epoch``  a row for each run of the gateway: boot, and what to add to its stamps, once that was certain; the same under
            a checksum in ``sealed_epoch`` (:mod:`gateway.store.pack_epochs`)
 ``mark``   per dataset the last pack that was ever committed, also when its row has left; and how many rows it has, so
-           that nobody needs to count them
+           that nobody needs to count them (:mod:`gateway.store.pack_counts`); what only came behind is not in it yet
 ``lost``   what gave way, was refused or was damaged, until the receiver was told
 =========  ===============================================================================================
 
@@ -30,7 +30,7 @@ from typing import NamedTuple
 from gateway.host import durable
 from gateway.store import frame, pack_epochs
 from gateway.store.level import FRESH
-from gateway.store.pack_room import Victim
+from gateway.store.pack_room import Ends, Victim
 from gateway.words.reading import Pack
 from gateway.words.timeline import Epoch
 
@@ -66,7 +66,7 @@ CREATE TABLE pack(
 ) STRICT;
 CREATE TABLE epoch(id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started INTEGER NOT NULL, utc INTEGER) STRICT;
 CREATE TABLE mark(
-    dataset TEXT PRIMARY KEY, epoch INTEGER NOT NULL, n INTEGER NOT NULL,   -- of its last pack that was ever committed
+    dataset TEXT PRIMARY KEY, epoch INTEGER NOT NULL, n INTEGER NOT NULL,   -- of the last of its packs that is in it
     levels TEXT NOT NULL DEFAULT '{{}}', readings INTEGER NOT NULL DEFAULT 0    -- rows by level; readings that wait
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE lost(
@@ -200,7 +200,7 @@ class Contents:
 
     Attributes:
         epoch: the number of this run.
-        marks: dataset to the (epoch, n) of its last pack that was ever committed.
+        marks: where the packs that were ever committed end.
         epochs: all runs that still matter, oldest first.
         packs: rows that were not acknowledged.
         readings: in them.
@@ -210,7 +210,7 @@ class Contents:
     """
 
     epoch: int
-    marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    marks: Ends = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
     packs: int = 0
     readings: int = 0
