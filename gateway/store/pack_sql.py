@@ -36,7 +36,7 @@ from gateway.words.timeline import Epoch
 
 APPLICATION_ID = 0x504F4C47  # "POLG"
 VERSION = 2
-PAGE_BYTES = 512  # an eighth less for the flash than 1024, measured at the device, for some more CPU
+PAGE_BYTES = 512  # a sixth less for the flash than 1024, measured at the device, for the same CPU
 WAL_BYTES = 1024 * 1024  # so large the log is made
 CHECKPOINT_BYTES = (
     832 * 1024
