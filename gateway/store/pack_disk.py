@@ -103,7 +103,7 @@ class Disk:
         if not self.is_open:
             await self._open()
         written = await self._sound(lambda: self._file.write(rows, leaving, losses, forget_before=forget_before))
-        if self._file_is_there():
+        if self.trouble and self._file_is_there():
             self.tell("")
         return written
 
