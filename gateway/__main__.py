@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -35,10 +37,26 @@ class _Output(io.FileIO):
             raise NotWritten(text) from error
 
 
+class _Errors(io.FileIO):
+    """The standard error, which drops what it cannot write: a gateway whose log is gone still has readings to keep."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write, or drop all of it."""
+        try:
+            written: int | None = super().write(data)
+        except OSError:
+            written = None  # as where it would have to wait
+        return memoryview(data).nbytes if written is None else written
+
+
 def main() -> None:
     """Run the command line; what is wrong with it ends with exit code 64."""
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):  # it is nothing where it is closed
-        sys.stdout = _told(sys.stdout)
+        sys.stdout = _by_way_of(_Output, sys.stdout)
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _by_way_of(_Errors, sys.stderr)
+    elif sys.stderr is None:  # else another file of ours would be opened in its place
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # for as long as we run
     try:
         sys.exit(polegate(prog_name="polegate", standalone_mode=False))
     except NotWritten as error:
@@ -56,9 +74,9 @@ def main() -> None:
         sys.exit(1)
 
 
-def _told(given: io.TextIOWrapper) -> io.TextIOWrapper:
-    """Return the same standard output, by way of what tells its errors."""
-    raw = _Output(given.fileno(), "w", closefd=False)
+def _by_way_of(kind: type[io.FileIO], given: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Return the same stream, with its errors treated as they are there."""
+    raw = kind(given.fileno(), "w", closefd=False)
     buffer = raw if given.write_through else io.BufferedWriter(raw)
     return io.TextIOWrapper(
         buffer,  # a raw one serves too: Python does so with -u

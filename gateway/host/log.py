@@ -1,4 +1,7 @@
-"""A door: the log. Lines for a person on a terminal; under systemd, or into a pipe, one JSON object a line."""
+"""A door: the log. Lines for a person on a terminal; under systemd, or into a pipe, one JSON object a line.
+
+To log raises nothing where a line cannot be written: :mod:`gateway.__main__` sees to that for the standard error.
+"""
 
 import logging
 import sys
