@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,15 @@ class NotWritten(click.ClickException):
     exit_code = EX_CANTCREAT
 
 
+class SeenEnough(NotWritten):
+    """Who reads the standard output has closed it: there is nothing to tell."""
+
+    exit_code = 1
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Keep quiet."""
+
+
 class _Output(io.FileIO):
     """The standard output, which tells its own errors from those of other files."""
 
@@ -30,8 +39,8 @@ class _Output(io.FileIO):
         """Write. Raises NotWritten."""
         try:
             return super().write(data)
-        except BrokenPipeError:  # who reads it has seen enough
-            raise
+        except BrokenPipeError as error:
+            raise SeenEnough("nobody reads the standard output") from error
         except OSError as error:
             text = f"the standard output cannot be written: {error.strerror}; give a name in a folder with room"
             raise NotWritten(text) from error

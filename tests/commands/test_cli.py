@@ -184,11 +184,29 @@ def test_another_file_that_cannot_be_written_is_told_by_its_name(tmp_path: Path)
     assert (code, told.startswith(f"{tmp_path}/key cannot be made: No space left".encode())) == (EX_CANTCREAT, True)
 
 
-def test_who_has_seen_enough_ends_a_command_without_a_word() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "env"),
+    [
+        (["version"], {}),
+        (["fleet", "verify", "signed.json", "--root", "root.json"], {"PYTHONUNBUFFERED": "1"}),
+        (["fleet", "verify", "signed.json", "--root", "root.json"], {}),
+    ],
+)
+def test_who_has_seen_enough_ends_a_command_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], env: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    key = call("fleet", "keygen", "key").out.strip()
+    roles = "".join(f'[roles.{name}]\nkeys = ["key"]\nthreshold = 1\n' for name in ("root", "fleet"))
+    Path("root.toml").write_text(f'version = 1\nepoch = 1\n[keys]\nkey = "{key}"\n{roles}')
+    Path("layer.toml").write_text("[dataset.air]\nsend_every = 5.0\n")
+    Path("document.toml").write_text('stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "layer.toml"\n')
+    for source, signed in (("root.toml", "root.json"), ("document.toml", "signed.json")):
+        assert call("fleet", "sign", source, "--key", "key", "--out", signed).code == 0
     ours, theirs = os.pipe()
     os.close(ours)
     try:
-        assert into(theirs, "version") == (1, b"")
+        assert into(theirs, *arguments, **env) == (1, b"")
     finally:
         os.close(theirs)
 
