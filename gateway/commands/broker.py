@@ -19,7 +19,16 @@ from gateway.config.faults import from_pydantic
 from gateway.config.settings import PoleSettings, Root, Settings, UplinkSettings
 from gateway.config.toml_text import quoted
 from gateway.host import log
-from gateway.link.broker import Broker, CertificateRefused, NotAuthorised, OtherVersion, Refused, UplinkDown
+from gateway.link.broker import (
+    Broker,
+    CertificateRefused,
+    NotAuthorised,
+    NotRead,
+    NotTrusted,
+    OtherVersion,
+    Refused,
+    UplinkDown,
+)
 from gateway.link.mqtt_link import Link, Version
 
 EX_UNAVAILABLE, EX_NOPERM = 69, 77  # sysexits.h
@@ -122,6 +131,9 @@ class Place:
             except Refused as error:
                 click.echo(f"{self.text} does not let you {doing}: {error}", err=True)
                 return EX_NOPERM
+            except (NotRead, NotTrusted) as error:  # which tell the next step
+                click.echo(f"{self.text} cannot be reached: {error}", err=True)
+                return EX_UNAVAILABLE
             except UplinkDown as error:
                 click.echo(
                     f"{self.text} cannot be reached: {error}; check the address, and that the broker runs", err=True

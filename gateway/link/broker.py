@@ -27,6 +27,10 @@ class CertificateRefused(NotAuthorised):
     """The broker does not take this pole's certificate, or asks for one."""
 
 
+class NotRead(UplinkDown):
+    """The file of the password cannot be read. The text names it, and the next step."""
+
+
 class NotTrusted(UplinkDown):
     """TLS does not come about with what lies in the files. What lay in them before may do."""
 
@@ -79,11 +83,11 @@ class Broker:
             raise NotTrusted(str(error)) from error
 
     def read_password(self) -> str | None:
-        """Read the password. Raises UplinkDown."""
+        """Read the password. Raises NotRead."""
         try:
             return secret_file.read("password_file", self.password_file).strip() if self.password_file else None
         except Unusable as error:
-            raise UplinkDown(str(error)) from error
+            raise NotRead(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

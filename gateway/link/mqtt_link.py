@@ -129,7 +129,7 @@ class Link(Client):
 
         Raises:
             NotTrusted: what lies in the files of TLS cannot be used.
-            UplinkDown: the password cannot be read.
+            NotRead: the password cannot be read.
         """
         password = broker.read_password()
         tls = tls or broker.read_tls()

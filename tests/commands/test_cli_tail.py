@@ -222,6 +222,18 @@ def test_a_broker_that_is_not_there_is_told_with_the_next_step() -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["password_file", "ca_file"])
+def test_a_file_that_opens_the_broker_and_is_not_there_is_told_and_no_address_is_blamed(
+    tmp_path: Path, key: str
+) -> None:
+    config, missing, url = tmp_path / "pole.toml", tmp_path / "missing", f"127.0.0.1:{free_port()}"
+    config.write_text(f'[pole]\nid = "me"\n[uplink]\nurl = "mqtts://{url}"\n{key} = "{missing}"\n')
+    done = ended("--config", str(config))
+    assert (done.returncode, done.stdout) == (69, "")
+    step = "put it there, or correct the path"
+    assert done.stderr == f"the broker at {url} cannot be reached: {key}: {missing} is not there; {step}\n"
+
+
 def test_who_is_not_let_in_is_told_with_the_next_step(tmp_path: Path) -> None:
     users, password = tmp_path / "users", tmp_path / "password"
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "me", "right"], check=True)  # noqa: S603, S607
