@@ -8,13 +8,14 @@ by somebody who mistyped, works from the moment the file is right. ``systemctl s
 service that ends and is started anew it would show that it fails.
 
 A pole that ran before does not wait for him: what was in force last goes on, and the faults are told as those of any
-edit.
+edit. So it is whatever is wrong with the file, be it no TOML, no text or not to be read; only one that is not there
+says that this pole is not to run.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,11 +24,11 @@ import structlog
 from gateway.config.faults import NotProvisioned, SettingsError
 from gateway.config.settings import STATE, BufferSettings, Settings
 from gateway.config.settings_file import load, settings_of
-from gateway.config.toml_file import TomlFile, read
+from gateway.config.toml_file import LARGEST_BYTES, TomlFile
+from gateway.config.toml_syntax import Unreadable, parse
 from gateway.host.notify import watchdog_s
 from gateway.jobs.tell_watchdog import FEEDS
 from gateway.remote.config_folder import ConfigFolder, NewerState
-from gateway.remote.config_state import LOCAL
 
 LOOK_S = 5.0
 ENDING = signal.SIGTERM, signal.SIGINT
@@ -45,29 +46,39 @@ def last_good(path: Path) -> Settings | None:
     place = _state_folder(path)
     if place is None:
         return None
-    folder = ConfigFolder(place)
     try:
-        own = folder.document(folder.load().of(LOCAL).active)
-        return None if own is None else settings_of(TomlFile(path, own.decode()))
+        own = ConfigFolder(place).own()
+        return None if own is None else settings_of(TomlFile(path, own))
     except (NewerState, SettingsError):
         return None
 
 
 def _state_folder(path: Path) -> Path | None:
-    """Find the folder of what was in force, as far as a file with faults tells it; None: there is no text of a file."""
+    """Find the folder of what was in force, as far as a file with faults tells it; None: there is no file."""
     try:
-        text = read(path)
-    except SettingsError:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_BYTES).decode("utf-8-sig", "replace")
+    except FileNotFoundError:
         return None
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        content = {}
-    remote, buffer = content.get("remote"), content.get("buffer")
-    if isinstance(remote, dict) and "state" in remote:
-        return Path(str(remote["state"]))
-    database = buffer.get("path") if isinstance(buffer, dict) else None
-    return Path(str(database or BufferSettings().path)).parent / STATE
+    except OSError:
+        text = ""
+    state, database = _key(text, "remote", "state"), _key(text, "buffer", "path")
+    return Path(state) if state else Path(database or BufferSettings().path).parent / STATE
+
+
+def _key(text: str, section: str, key: str) -> str:
+    """Return a key of a section of a file that need be no TOML, where its line is sound; "" where it is not there."""
+    header = ""
+    for line in text.splitlines():
+        if line.lstrip().startswith("["):
+            header = line
+        elif key in line:
+            with contextlib.suppress(Unreadable):
+                found = parse(f"{header}\n{line}\n").get(section)
+                value = found.get(key) if isinstance(found, dict) else None
+                if isinstance(value, str) and "\0" not in value:
+                    return value
+    return ""
 
 
 async def wait_for(path: Path, tell: Callable[[str], None]) -> Settings | None:

@@ -117,7 +117,7 @@ class Change:
         Raises:
             SettingsError: the pole's own file has faults, and there is none from before.
         """
-        own = read(self._path)
+        own, fault = self._own()
         self._set = self._overrides()
         try:
             await self._commit.start(own)
@@ -130,6 +130,8 @@ class Change:
         for stream, each in self._commit.state.streams.items():
             if each.fate and each.fate.result:
                 self._note(stream, each.seq, each.sha, each.fate.result, f"{each.fate.name}: {each.why}")
+        if fault:
+            self._tell_unread(fault)
         return self._settings
 
     def lead(
@@ -326,7 +328,7 @@ class Change:
         try:
             own = read(self._path)
         except SettingsError as error:
-            self.tell(Verdict(LOCAL, 0, "", Code.SEMANTIC, f"{error}; what is in force goes on"))
+            self._tell_unread(error)
         else:
             if self._closed:
                 self._tell_closed(own)
@@ -335,6 +337,19 @@ class Change:
         status = self._status()
         notify(f"READY=1\nSTATUS={status}")
         return status
+
+    def _own(self) -> tuple[str, SettingsError | None]:
+        """Return the pole's own file; what it said in force where it cannot be read, and why. Raises SettingsError."""
+        try:
+            return read(self._path), None
+        except SettingsError as error:
+            with contextlib.suppress(NewerState):
+                if (own := self._folder.own()) is not None:
+                    return own, error
+            raise
+
+    def _tell_unread(self, error: SettingsError) -> None:
+        self.tell(Verdict(LOCAL, 0, "", Code.SEMANTIC, f"{error}; what is in force goes on"))
 
     def _tell_closed(self, own: str) -> None:
         text = f"no change of the configuration is tried: {self._closed}"

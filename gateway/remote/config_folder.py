@@ -126,6 +126,11 @@ class ConfigFolder:
         payload = self.read(OBJECT + sha) if sha else None
         return payload if payload is not None and digest(payload) == sha else None
 
+    def own(self) -> str | None:
+        """Return the pole's own file as it was in force last; None where that is not known. Raises NewerState."""
+        own = self.document(self.load().of(LOCAL).active)
+        return None if own is None else own.decode()
+
     def layers(self, state: State) -> tuple[str | None, dict[str, Document]]:
         """Return the pole's own file and the documents that a state has in force; what is damaged is left out."""
         own = self.document(state.of(LOCAL).active)

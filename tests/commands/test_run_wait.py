@@ -15,6 +15,8 @@ import pytest
 
 from gateway.commands.run_wait import last_good, wait_for
 from gateway.config.settings import Settings
+from gateway.remote.config_folder import ConfigFolder
+from gateway.remote.config_state import LOCAL, Standing, State
 from hil.daemon import Daemon
 
 BROUGHT = Path(__file__).parents[2] / "systemd/debian/pole.toml"  # by the package
@@ -179,8 +181,53 @@ def test_a_pole_that_ran_goes_on_with_what_was_in_force_though_the_file_has_faul
     assert "refused" not in hear()
 
 
+def test_a_pole_that_ran_goes_on_though_the_file_is_no_text(service: Daemon, hear: Hear, tmp_path: Path) -> None:
+    sound = SOUND.format(tmp_path)
+    service.config.write_text(sound)
+    service.start()
+    hear()
+    assert service.stop() == 0
+    hear()
+    service.config.write_bytes(f"# Königstraße\n{sound}".encode("latin-1"))
+    service.start()
+    assert hear() == "READY=1\nSTATUS=running"
+    assert f"refused, SEMANTIC: {service.config}:1: byte f6 is not UTF-8; save the file as UTF-8; what is" in hear()
+
+
 @pytest.mark.parametrize(
-    "garbage", [None, b"\xff", b"buffer = 1\nremote = 2\n", b"[buffer]\npath = 3\n", b'[buffer]\npath = "/"']
+    "bad",
+    [
+        "{}[pole\n",
+        "[pole\n{}",
+        "[buffer\n{}",
+        "{}# \xff\n",
+        "{}x = 1\n",
+        "{}a = " + "[" * 10_000,
+        "{}#" + "." * 300_000,
+        '[remote]\nnot so\nstate = "{folder}/config"\n[pole\n',
+    ],
+)
+def test_where_it_lies_what_was_in_force_is_found_in_any_file(tmp_path: Path, bad: str) -> None:
+    path, sound = tmp_path / "pole.toml", SOUND.format(tmp_path)
+    folder = ConfigFolder(tmp_path / "config")
+    sha = folder.keep(sound.encode())
+    folder.save(State().with_stream(LOCAL, Standing(sha=sha, active=sha)))
+    path.write_bytes(bad.format(sound, folder=tmp_path).encode("latin-1"))
+    settings = last_good(path)
+    assert settings is not None
+    assert settings.root.pole.id == "pole-7"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        None,
+        b"\xff",
+        b"buffer = 1\nremote = 2\n",
+        b"[buffer]\npath = 3\n",
+        b'[buffer]\npath = "/"',
+        b'[buffer]\npath = "\\u0000"',
+    ],
 )
 def test_what_was_in_force_is_not_known_where_no_file_says_where_it_lies(tmp_path: Path, garbage: bytes | None) -> None:
     path = tmp_path / "pole.toml"
