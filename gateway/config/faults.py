@@ -185,12 +185,16 @@ def _text(error: ErrorDetails, loc: Path, model: type[BaseModel]) -> str:
             what = "section" if _holds_tables(given) else "key"
             text = f"{quoted(key)} is not a known {what}{mean(key, known)}"
         case "literal_error":
-            text = _choice(key, given, error["ctx"]["expected"])
+            text = _choice(_called(loc), given, error["ctx"]["expected"])
         case "string_pattern_mismatch":
             rule = PATTERNS.get(error["ctx"]["pattern"], f"has another form{_about(known.get(key))}")
             text = f"{_called(loc)} is {show(given)}; it {rule}"
         case "value_error":
             text = visible(str(error["ctx"]["error"]), LONGEST_TEXT)
+        case "too_short" | "too_long":
+            limits = error["ctx"]
+            limit = f"{limits['min_length']} or more" if "min_length" in limits else f"{limits['max_length']} or fewer"
+            text = f"{_called(loc)} must hold {limit}"
         case kind if kind in TABLE or (kind in LIST and key in HEADERS):
             text = _no_section(loc, given, known)
         case kind if kind in RULES:
@@ -209,14 +213,14 @@ def _called(loc: Path) -> str:
     return "its name" if loc[-1] == BLAMED_NAME else f'"{loc[-1]}"'
 
 
-def _choice(key: str, given: object, expected: str) -> str:
+def _choice(called: str, given: object, expected: str) -> str:
     """Word a value that is none of a few; ``expected`` is how pydantic lists them: ``'a', 'b' or 'c'``, ``1 or 2``."""
     texts = re.findall("'([^']*)'", expected)
     if not texts:
         unquoted = " without quotes" if isinstance(given, str) else ""
-        return f'"{key}" must be {expected}{unquoted}, not {show(given)}'
+        return f"{called} must be {expected}{unquoted}, not {show(given)}"
     close = _closest(given, texts) if isinstance(given, str) and len(texts) > 1 else None
-    return f'"{key}" must be {_list(texts, "or")}, not {show(given)}' + (f'; did you mean "{close}"?' if close else "")
+    return f"{called} must be {_list(texts, 'or')}, not {show(given)}" + (f'; did you mean "{close}"?' if close else "")
 
 
 def _rule(kind: str, error: ErrorDetails) -> str:

@@ -7,9 +7,9 @@ fault in it is told by its line in the operator's own file.
 import datetime as dt
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers.contract import NAME_PATTERN
 from gateway.remote import strict_json
@@ -22,12 +22,12 @@ GROUP = "group/"
 POLE = "pole/"
 STREAM_PATTERN = rf"^({FLEET}|({GROUP}|{POLE}){NAME_PATTERN.removeprefix('^').removesuffix('$')})$"
 HOUR_PATTERN = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+AGENT_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$"
 WHOLE = 10_000
 DAYS = "mon", "tue", "wed", "thu", "fri", "sat", "sun"
 
 Stream = Annotated[str, Field(pattern=STREAM_PATTERN)]
 Hour = Annotated[str, Field(pattern=HOUR_PATTERN)]
-Model = TypeVar("Model", bound=BaseModel)
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -51,8 +51,8 @@ class Window(_Signed):
     """When it may be applied, UTC; each pole at a time of its own within ``spread_s`` of the begin."""
 
     days: Annotated[list[Day], Field(min_length=1)] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-    begin: Hour = Field(alias="from")
-    end: Hour = Field(alias="to")
+    begin: Hour = Field(alias="from", description="Hours and minutes, such as 01:30.")
+    end: Hour = Field(alias="to", description="The same.")
     spread_s: Annotated[int, Field(ge=0, le=86_400)] = 0
 
     @model_validator(mode="after")
@@ -86,14 +86,14 @@ class TrialTerms(_Signed):
 class Document(_Signed):
     """The whole of one layer."""
 
-    stream: Stream
+    stream: Annotated[Stream, Field(description='"fleet", "group/NAME" or "pole/NAME".')]
     seq: Number
     epoch: Number
     issued: Time
     not_before: Time
     expires: Time
     layout: Literal["polegate.config/1"] = Field(alias="schema")
-    min_agent: Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$")] = "0"
+    min_agent: Annotated[str, Field(pattern=AGENT_PATTERN, description="A version of polegate, such as 0.2.")] = "0"
     requires: dict[Stream, Number] = {}
     rollout: Rollout | None = None
     window: Window | None = None
@@ -173,18 +173,8 @@ def _written(found: BaseModel) -> bytes:
     return found.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
 
 
-def _read(model: type[Model], content: object) -> Model:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise Rejected(
-            Code.PARSE, f"it is no {model.__name__.lower()}: {_place(first['loc'])}{first['msg']}"
-        ) from error
-
-
-def _place(loc: tuple[int | str, ...]) -> str:
-    return f"{'.'.join(map(str, loc))}: " if loc else ""
+def _read(model: type[strict_json.Model], content: object) -> strict_json.Model:
+    return strict_json.fitted(model, content, model.__name__.lower())
 
 
 def _spread(text: str, over: int) -> int:

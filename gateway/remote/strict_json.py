@@ -3,14 +3,40 @@
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from gateway.config.faults import from_pydantic
+from gateway.config.toml_text import Path
 from gateway.remote.verdict import Code, Rejected
 
 LARGEST_BYTES = 262_144
 MOST_DEPTH = 16
 TEXT = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 BRACKETS = re.compile(r"[\[\]{}]")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Misfit(Rejected):
+    """It is read, and is not what it should be. The text tells the first fault.
+
+    Attributes:
+        what: it should be.
+    """
+
+    def __init__(self, what: str, model: type[BaseModel], error: ValidationError) -> None:
+        self.what = what
+        self._model, self._error = model, error
+        place, text = next(self.found())
+        above = f"{'.'.join(map(str, place[:-1]))}: " if place[:-1] else ""
+        super().__init__(Code.PARSE, f"it is no {what}: {above}{text}")
+
+    def found(self) -> Iterator[tuple[Path, str]]:
+        """Tell all faults: where, and what."""
+        return from_pydantic(self._error, self._model)
 
 
 def parse(raw: bytes) -> Any:  # noqa: ANN401  # any JSON
@@ -26,6 +52,14 @@ def parse(raw: bytes) -> Any:  # noqa: ANN401  # any JSON
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
         raise _unreadable(str(error)) from error
+
+
+def fitted(model: type[Model], content: object, what: str) -> Model:
+    """Make a model of what was read. Raises Misfit."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise Misfit(what, model, error) from error
 
 
 def _must_be_flat(text: str) -> None:

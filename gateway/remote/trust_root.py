@@ -11,7 +11,7 @@ import base64
 import binascii
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gateway.remote import strict_json
 from gateway.remote.ed25519 import PUBLIC_BYTES
@@ -116,8 +116,4 @@ def written(content: object) -> bytes:
 
 
 def _read(content: object) -> Root:
-    try:
-        return Root.model_validate(content)
-    except ValidationError as error:
-        first_fault = error.errors(include_url=False, include_input=False)[0]
-        raise Rejected(Code.PARSE, f"it is no root of trust: {first_fault['msg']}") from error
+    return strict_json.fitted(Root, content, "root of trust")

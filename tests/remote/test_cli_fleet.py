@@ -110,7 +110,12 @@ def test_a_command_and_the_next_root_are_signed_alike(office: Path) -> None:
     ("text", "key", "code", "told"),
     [
         ('stream = "fleet"\nseq = 7\nsettings = "layer.toml"', "c1", EX_DATAERR, '"valid"'),
-        ('stream = "fleet"\nseq = 0\nvalid = "7d"\nsettings = "layer.toml"', "c1", EX_DATAERR, "no document: seq"),
+        (
+            'stream = "fleet"\nseq = 0\nvalid = "7d"\nsettings = "layer.toml"',
+            "c1",
+            EX_DATAERR,
+            'no document: "seq" must be 1 or more, not 0',
+        ),
         (
             'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "none.toml"',
             "c1",
@@ -162,6 +167,61 @@ def test_what_cannot_be_signed_is_told(office: Path, text: str, key: str, code: 
     ran = call("fleet", "sign", str(office / "document.toml"), "--key", str(office / key), "--out", str(office / "out"))
     assert (ran.code, told in ran.err) == (code, True), ran.err
     assert not (office / "out").exists()
+
+
+DOCUMENT = 'stream = "fleet"\nseq = 7\nvalid = "7d"\nsettings = "layer.toml"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            f"{DOCUMENT}[trial]\nwindow = 9",
+            ['6: it is no document: [trial]: "window" is not a known key; did you mean'],
+        ),
+        (
+            f'{DOCUMENT}[rollout]\nsalt = "r"\nshare = 5',
+            [
+                '5: it is no document: [rollout]: key "permyriad" is missing: ten-thousandths',
+                '7: it is no document: [rollout]: "share" is not a known key; there are "permyriad" and "salt"',
+            ],
+        ),
+        (
+            f'{DOCUMENT}[window]\nfrom = "1:30"\nto = "02:00"\ndays = ["monday"]',
+            [
+                '6: it is no document: [window]: "from" is "1:30"; it has another form: hours and minutes, such as',
+                '8: it is no document: [window]: "days" number 1 must be "mon", "tue", "wed", "thu", "fri", "sat" or',
+            ],
+        ),
+        (f"{DOCUMENT}[trial]\nwindow_s = 60\nhold_s = 90", ['5: it is no document: "hold_s" must be less than']),
+        ('pole = "p"\ndo = "confirm"\ntrail = ""', [" it is no command: key", '3: it is no command: "trail" is not a']),
+        (
+            "version = 1\nepoch = 1\nkeys = {}\n[roles.root]\nkeys = []\nthreshold = 1\ntreshold = 1",
+            [
+                "3: it is no root of trust",
+                "5: it is no root of trust",
+                '7: it is no root of trust: [roles.root]: "tres',
+            ],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_by_its_line_in_our_words(office: Path, text: str, told: list[str]) -> None:
+    (office / "document.toml").write_text(text)
+    keys = ["--key", str(office / "c1")]
+    ran = call("fleet", "sign", str(office / "document.toml"), *keys, "--out", str(office / "out"))
+    assert ran.code == EX_DATAERR
+    lines = ran.err.splitlines()
+    assert len(lines) == len(told), ran.err
+    for line, begin in zip(lines, told, strict=True):
+        assert line.startswith(f"{office}/document.toml:{begin}"), line
+
+
+def test_a_rollout_tells_what_does_not_fit_in_the_same_words(office: Path) -> None:
+    (office / "document.toml").write_text(f'{DOCUMENT}[rollout]\nsalt = "r"\nshare = 5')
+    root = ["--root", str(office / "root.json"), "--broker", "mqtt://127.0.0.1:1", "--key", str(office / "c1")]
+    ran = call("fleet", "rollout", str(office / "document.toml"), *root)
+    text = '"share" is not a known key; there are "permyriad" and "salt"'
+    assert ran == (EX_DATAERR, "", f"{office}/document.toml:7: it is no document: [rollout]: {text}\n")
 
 
 @pytest.mark.parametrize(

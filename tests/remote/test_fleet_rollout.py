@@ -272,7 +272,7 @@ def test_somebody_else_at_work_ends_it(office: Office) -> None:
         ({}, {}, [], [], EX_DATAERR, "name the keys that sign it"),
         ({}, {}, [], ["x"], EX_DATAERR, "no key that may sign it"),
         ({}, {"trial.confirm": "server"}, [], ["c1", "c2"], EX_DATAERR, "nobody would confirm"),
-        ({}, {"note": 7}, [], ["c1", "c2"], EX_DATAERR, "no document: note"),
+        ({}, {"note": 7}, [], ["c1", "c2"], EX_DATAERR, 'no document: "note" must be a text in quotes, not 7'),
         ({}, {"settings": "none.toml"}, [], ["c1", "c2"], EX_CONFIG, "none.toml: is not there"),
         ({}, {}, ["--stages", "1%,2%,100%"], ["c1", "c2"], EX_DATAERR, "--stages 25%,100%"),
         ({"seq": 4}, {"seq": 4}, [], ["c1", "c2"], EX_DATAERR, "seq 4 is not newer than what lies at the broker; 5 is"),

@@ -105,9 +105,10 @@ def drawn(draft: Mapping[str, Any], shares: Sequence[int], seq: int, before: Doc
     Raises:
         Rejected: it is no document.
     """
-    salt = salt_of(draft, seq)
+    own = draft.get("rollout")
+    terms = {**(own if isinstance(own, dict) else {}), "salt": salt_of(draft, seq)}
     written = {
-        STAGE.format(n + 1): document.written({**draft, "seq": seq + n, "rollout": {"salt": salt, "permyriad": share}})
+        STAGE.format(n + 1): document.written({**draft, "seq": seq + n, "rollout": {**terms, "permyriad": share}})
         for n, share in enumerate(shares)
     }
     kept: dict[str, Any] = before.model_dump(by_alias=True, exclude_none=True) if before else {"settings": ""}

@@ -16,6 +16,7 @@ import base64
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from gateway.config.toml_text import quoted
 from gateway.remote import document, ed25519, envelope, trust_root
 from gateway.remote.ed25519 import PrivateKey
 from gateway.remote.envelope import COMMAND_TYPE, CONFIG_TYPE, ROOT_TYPE, Envelope, Signature
+from gateway.remote.strict_json import Misfit
 from gateway.remote.trust_root import Root
 from gateway.remote.verdict import Rejected
 
@@ -201,6 +203,12 @@ def refused(error: Exception, path: Path | None = None) -> int:
     match error:
         case SettingsError():
             return report(error.faults)
+        case Misfit() if path and path.suffix == ".toml":
+            file = TomlFile(path)
+            faults = sorted(file.fault(place, text) for place, text in error.found())
+            return unusable(
+                "\n".join(str(replace(each, text=f"it is no {error.what}: {each.text}")) for each in faults)
+            )
         case Rejected():
             return unusable(f"{path}: {error.text}" if path else error.text)
         case OSError():
