@@ -10,6 +10,7 @@ from gateway.remote import document, envelope, trust_root
 from gateway.remote.envelope import CONFIG_TYPE, ROOT_TYPE
 from tests.commands.cli_scene import call
 from tests.remote.scene import GOOD
+from tests.store.buffer_bench import no_file_grows_beyond
 
 EX_DATAERR, EX_CANTCREAT, EX_CONFIG = 65, 73, 78
 
@@ -53,6 +54,25 @@ def test_a_key_is_kept_to_oneself_and_never_overwritten(office: Path) -> None:
     ran = call("fleet", "keygen", str(key))
     assert (ran.code, key.read_bytes()) == (EX_CANTCREAT, before)
     assert "name another file" in ran.err
+
+
+def test_of_a_pair_that_cannot_be_made_nothing_is_left_and_the_file_is_told_that_is_in_the_way(tmp_path: Path) -> None:
+    key, public = tmp_path / "key", tmp_path / "key.pub"
+    public.write_text("of another")
+    ran = call("fleet", "keygen", str(key))
+    assert ran == (EX_CANTCREAT, "", f"{public} cannot be made: File exists; name another file\n")
+    assert public.read_text() == "of another"
+    public.unlink()
+    with no_file_grows_beyond(10):
+        ran = call("fleet", "keygen", str(key))
+    assert ran == (EX_CANTCREAT, "", f"{key} cannot be made: File too large; name another file\n")
+    assert list(tmp_path.iterdir()) == []
+    assert call("fleet", "keygen", str(key)).code == 0
+
+
+def test_a_signed_document_that_cannot_be_written_is_told_by_its_name(office: Path) -> None:
+    ran = call("fleet", "sign", str(office / "document.toml"), "--key", str(office / "c1"), "--out", "/dev/full")
+    assert ran == (EX_CANTCREAT, "", "/dev/full cannot be written: No space left on device; name another file\n")
 
 
 def test_operators_sign_one_after_the_other(office: Path) -> None:

@@ -44,17 +44,22 @@ COMMAND_VALID = "10m"
 def keygen(path: Path) -> int:
     """Make a key: FILE is the private one, and keeps to you; FILE.pub the public one, for the root of trust.
 
-    Exit code 0: made. 73: FILE is there, or cannot be written.
+    Exit code 0: made. 73: FILE or FILE.pub is there, or cannot be written; then neither is made.
     """
     pem = ed25519.new_private_key()
     public = base64.b64encode(PrivateKey(pem).public).decode()
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
-        path.with_name(path.name + ".pub").write_text(public + "\n")
-    except OSError as error:
-        click.echo(f"{path} cannot be made: {error.strerror}; name another file", err=True)
-        return EX_CANTCREAT
+    files = (path, 0o600, pem), (path.with_name(path.name + ".pub"), 0o644, public.encode() + b"\n")
+    made: list[Path] = []
+    for name, mode, data in files:
+        try:
+            with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                made.append(name)
+                file.write(data)
+        except OSError as error:
+            for each in made:
+                each.unlink()
+            click.echo(f"{name} cannot be made: {error.strerror}; name another file", err=True)
+            return EX_CANTCREAT
     click.echo(public)
     return 0
 
@@ -68,13 +73,19 @@ def keygen(path: Path) -> int:
 def sign(path: Path, keys: tuple[Path, ...], out: Path) -> int:
     """Sign FILE: a document, root of trust or command in TOML, or one that is signed already, by more keys.
 
-    Exit code 0: signed. 65: FILE or a key cannot be used. 78: FILE or its settings are no TOML, or cannot be read.
+    Exit code 0: signed. 65: FILE or a key cannot be used. 73: SIGNED cannot be written. 78: FILE or its settings are no
+    TOML, or cannot be read.
     """
     try:
         sealed = _unsigned(path) if path.suffix == ".toml" else envelope.read(path.read_bytes())
-        out.write_bytes(signed(sealed, keys).written())
+        written = signed(sealed, keys).written()
     except UNUSABLE as error:
         return refused(error, path)
+    try:
+        out.write_bytes(written)
+    except OSError as error:
+        click.echo(f"{out} cannot be written: {error.strerror}; name another file", err=True)
+        return EX_CANTCREAT
     return 0
 
 
