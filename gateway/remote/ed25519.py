@@ -24,6 +24,7 @@ class PrivateKey:
 
     def __init__(self, pem: bytes) -> None:
         """Read it. Raises ValueError where it is no Ed25519 key in PEM, or asks for a passphrase."""
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # see above
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
         from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
@@ -31,6 +32,11 @@ class PrivateKey:
             key = load_pem_private_key(pem, None)
         except TypeError as error:
             raise ValueError("it has a passphrase") from error
+        except UnsupportedAlgorithm as error:
+            raise ValueError("it is a key of another kind") from error
+        except ValueError as error:
+            public = b"PUBLIC KEY-----" in pem
+            raise ValueError("it is a public key" if public else "it is no private key in PEM, or damaged") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError("it is a key of another kind")  # noqa: TRY004  # of the file, not of an argument
         self._key = key

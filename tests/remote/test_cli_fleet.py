@@ -2,9 +2,19 @@
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from gateway.remote import document, envelope, trust_root
 from gateway.remote.envelope import CONFIG_TYPE, ROOT_TYPE
@@ -242,6 +252,50 @@ def test_a_rollout_tells_what_does_not_fit_in_the_same_words(office: Path) -> No
     ran = call("fleet", "rollout", str(office / "document.toml"), *root)
     text = '"share" is not a known key; there are "permyriad" and "salt"'
     assert ran == (EX_DATAERR, "", f"{office}/document.toml:7: it is no document: [rollout]: {text}\n")
+
+
+PEM = "-----BEGIN {0}KEY-----\n{1}-----END {0}KEY-----\n"
+OTHER = "it is a key of another kind"
+NONE = "it is no private key in PEM, or damaged"
+
+
+def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | Ed25519PrivateKey, *, secret: bytes = b"") -> str:
+    locked = BestAvailableEncryption(secret) if secret else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked).decode()
+
+
+def pem_of(key: bytes) -> str:
+    return PEM.format("PRIVATE ", base64.encodebytes(key).decode())
+
+
+def public() -> str:
+    key = Ed25519PrivateKey.generate().public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+SM2 = "3041020100301306072a8648ce3d020106082a811ccf5501822d042730250201010420" + "01" * 32  # a curve not known here
+UNKNOWN = "300c020100300506032a03040400"  # 1.2.3.4
+NO_KEYS: dict[str, tuple[Callable[[], str], str]] = {
+    "RSA": (lambda: pem(rsa.generate_private_key(65_537, 2048)), OTHER),
+    "EC": (lambda: pem(ec.generate_private_key(ec.SECP256R1())), OTHER),
+    "SM2": (lambda: pem_of(bytes.fromhex(SM2)), OTHER),
+    "unknown": (lambda: pem_of(bytes.fromhex(UNKNOWN)), OTHER),
+    "locked": (lambda: pem(Ed25519PrivateKey.generate(), secret=b"x"), "it has a passphrase"),
+    "public": (public, "it is a public key"),
+    "OpenSSH": (lambda: PEM.format("OPENSSH PRIVATE ", "b3BlbnNzaA==\n"), NONE),
+    "cut": (lambda: pem(Ed25519PrivateKey.generate())[:80], NONE),
+    "zeros": (lambda: pem_of(bytes(20)), NONE),
+    "empty": (str, NONE),
+}
+
+
+@pytest.mark.parametrize("kind", NO_KEYS)
+def test_what_is_no_key_is_told_in_one_line(office: Path, kind: str) -> None:
+    key = office / "other.pem"
+    make, why = NO_KEYS[kind]
+    key.write_text(make())
+    ran = call("fleet", "sign", str(office / "document.toml"), "--key", str(key), "--out", str(office / "out"))
+    assert ran == (EX_DATAERR, "", f"{key} is no key of polegate fleet keygen: {why}\n")
 
 
 @pytest.mark.parametrize(
