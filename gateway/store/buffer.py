@@ -86,7 +86,7 @@ class Buffer:
         self._forget_before = forget_before
         self._disk = Disk(
             path,
-            lambda at: PackFile(at, max_bytes, self._terms, history=forget_before is not None),
+            lambda at, most: PackFile(at, min(max_bytes, most), self._terms, history=forget_before is not None),
             on_open=self._opened,
             on_mend=self._mended,
             in_ram=self._journal.folder,
@@ -380,7 +380,7 @@ class Buffer:
         self._gave_way(lost)
 
     def _stored(self, batch: Iterable[Held]) -> None:
-        stored = list(batch)
+        stored = [held for held in batch if not held.stored]
         for held in stored:
             held.stored = True
             self._ram.pop(held.number, None)
@@ -403,6 +403,9 @@ class Buffer:
             if held.stored and held.number not in there:
                 held.stored = False
                 self._ram[held.number] = held
+        for number in self._ram.keys() & there.keys():  # of the journal, while the file could not be read
+            self._ram.pop(number).stored = True
+            self._journal.settled([number])
         waiting = {number for number in there if not self._unwritten.gives(number)}
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)

@@ -1,10 +1,14 @@
 """The buffer's file on its own thread, whatever happens to it.
 
 The event loop never waits for the disk. A file that cannot be opened is tried again at each write. One that turns out
-to be damaged is mended and the work done again. On a file system that may only be read, a copy in RAM is used.
+to be damaged is mended, as it is opened anew, and the work done again. Where the file may only be read, a copy in RAM
+is used until that is over.
 """
 
+import asyncio
+import contextlib
 import random
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,10 +17,12 @@ import structlog
 
 from gateway.host.one_thread import OneThread
 from gateway.store import pack_mend
+from gateway.store.frame import LAST_EPOCH
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_rows import Waiting
 from gateway.store.pack_sql import (
     ALL,
+    UNREADABLE,
     Contents,
     Dropped,
     Loss,
@@ -26,11 +32,15 @@ from gateway.store.pack_sql import (
     Which,
     Written,
     is_damage,
+    is_full,
     is_locked,
 )
 from gateway.words.timeline import Epoch
 
-UNNUMBERED = 1 << 30  # epochs of runs that could not read the file begin here, at random: they must not come twice
+UNNUMBERED = 1 << 30  # epochs of runs that could not read the file lie above, at random: they must not come twice
+COPY_BYTES = 32 * 1024 * 1024  # that a copy in RAM may grow by
+LOOK_EVERY_S = 60.0  # whether the file is still there, or is again
+PATIENCE = 10  # what could not be opened is let be for so many times as long as that took
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -52,7 +62,7 @@ class Disk:
     def __init__(
         self,
         path: Path,
-        file_at: Callable[[Path], PackFile],
+        file_at: Callable[[Path, int], PackFile],
         *,
         on_open: Callable[[Contents], None],
         on_mend: Callable[[Waiting], None],
@@ -62,20 +72,24 @@ class Disk:
 
         Args:
             path: the database.
-            file_at: makes the file.
+            file_at: makes the file; as large as this it may become.
             on_open: takes what is in the file, once it could be opened.
-            on_mend: takes what is still there and waits, when it was mended while it was in use.
+            on_mend: takes what is there and waits, when it was opened once more, or late.
             in_ram: a folder in RAM, for a copy; None: there is none.
         """
         self._path = path
         self._file_at = file_at
-        self._file = file_at(path)
+        self._file = file_at(path, sys.maxsize)
         self._on_open = on_open
         self._on_mend = on_mend
-        self._in_ram = in_ram
+        self._copy = in_ram / path.name if in_ram is not None else None
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
         self._epoch = 0
         self._thread = OneThread("buffer")
+        self._loop = asyncio.get_running_loop()
+        self._damage = ""
+        self._is_late = False  # what is in the file was told before, or taken for nothing
+        self._again_at = self._look_at = 0.0
         self.is_open = False
         self.trouble = ""
         self.mended: Mended | None = None
@@ -84,26 +98,30 @@ class Disk:
         """Open the file, or do without for now. Raises BufferUnusable."""
         self._beginning = boot, started, utc
         try:
-            await self._open()
+            await self._open(self._file)
         except (SqlError, OSError) as error:
             if is_locked(error):
                 self._thread.shutdown()
                 raise BufferUnusable(
                     f"{self._path} is in use by another gateway; stop that, or give this one another `path` in [buffer]"
                 ) from error
-            self._epoch = UNNUMBERED + random.randrange(UNNUMBERED)  # noqa: S311  # a number, not a secret
-            if not await self._drain_a_copy():
+            self._epoch = await self._thread.do(self._number_it)
+            if is_full(error) or not await self._drain_a_copy():
                 self._on_open(Contents(self._epoch, epochs=[Epoch(self._epoch, boot, started, utc)]))
+            self._is_late = True
             self.tell(f"cannot be opened: {error}")
 
     async def write(
         self, rows: Sequence[Row], leaving: Iterable[int], losses: Iterable[Loss], forget_before: int | None
     ) -> Written:
         """Commit; see :meth:`gateway.store.pack_rows.Rows.write`."""
+        if self._loop.time() >= self._look_at:
+            self._look_at = self._loop.time() + LOOK_EVERY_S
+            await self._look()
         if not self.is_open:
-            await self._open()
+            await self._open_again()
         written = await self._sound(lambda: self._file.write(rows, leaving, losses, forget_before=forget_before))
-        if self.trouble and self._file_is_there():
+        if self.trouble and not self._is_copy():
             self.tell("")
         return written
 
@@ -167,54 +185,91 @@ class Disk:
             log.info("the buffer's file works again", path=str(self._path))
         self.trouble = trouble
 
-    async def _open(self) -> None:
-        contents = await self._thread.do(self._open_file)
-        self.is_open = True
+    async def _open(self, file: PackFile) -> None:
+        """Open a file, and go on with it."""
+        try:
+            contents, waiting = await self._thread.do(lambda: self._open_file(file))
+        except BaseException:
+            self.is_open = self.is_open and self._file is not file
+            raise
+        self.is_open, self._damage = True, ""
         self._epoch = contents.epoch
         self._note(contents.mended)
         self._on_open(contents)
+        if self._is_late:
+            self._on_mend(waiting)
+        self._is_late = True
 
-    def _open_file(self) -> Contents:
-        contents = self._file.open(*self._beginning, self._epoch)
-        if self._in_ram is not None and self._file_is_there():
-            copy = self._in_ram / self._path.name
-            if copy.exists():  # of a run that could only read the file
-                mended, contents = contents.mended, self._file.take_over(copy)
+    def _open_file(self, file: PackFile) -> tuple[Contents, Waiting]:
+        damage = self._damage if file is self._file else ""
+        above = pack_mend.highest_epoch(self._copy) if self._copy else 0
+        contents = file.open(*self._beginning, self._epoch, above=above, damage=damage)
+        if self.is_open and file is not self._file:
+            self._file.close()
+        self._file = file
+        if self._copy and not self._is_copy():
+            if self._copy.exists():  # of this run or one before, that could only read the file
+                mended, contents = contents.mended, file.take_over(self._copy)
                 contents.mended = mended
-                pack_mend.drop_copy(copy)
-        return contents
+            pack_mend.drop_copy(self._copy)
+        return contents, file.waiting() if self._is_late else {}
+
+    def _number_it(self) -> int:
+        """Number a run that cannot read its file: greater than all that is known of, and noted where that can be."""
+        places = [path for path in (self._path, self._copy) if path]
+        highest = max(UNNUMBERED, *map(pack_mend.highest_epoch, places))
+        epoch = highest + 1 + random.randrange(max(1, (LAST_EPOCH - highest) // 64))  # noqa: S311  # no secret
+        for path in places:
+            with contextlib.suppress(OSError):  # it is told that the disk does not work
+                pack_mend.note_epoch(path, epoch)
+        return epoch
+
+    async def _open_again(self) -> None:
+        """Open what could not be opened before."""
+        begun = self._loop.time()
+        if begun < self._again_at:
+            raise OSError(self.trouble)
+        try:
+            await self._open(self._file)
+        except (SqlError, OSError):
+            now = self._loop.time()
+            self._again_at = now + PATIENCE * (now - begun)
+            raise
 
     async def _drain_a_copy(self) -> bool:
         """Where the file may only be read, go on with a copy of it in RAM; tell whether."""
-        if self._in_ram is None:
+        if (copy := self._copy) is None:
             return False
-        folder = self._in_ram
         try:
-            copy = await self._thread.do(lambda: pack_mend.copy(self._path, folder))
-            if copy is None:
+            if not await self._thread.do(lambda: pack_mend.copy(self._path, copy)):
                 return False
-            self._file = self._file_at(copy)
-            await self._open()
+            await self._open(self._file_at(copy, copy.stat().st_size + COPY_BYTES))
         except (SqlError, OSError) as error:
             log.warning("the packs in the file cannot be read either", path=str(self._path), why=str(error))
-            self._file = self._file_at(self._path)
             return False
         return True
 
-    def _file_is_there(self) -> bool:
-        return self._file.path == self._path
+    def _is_copy(self) -> bool:
+        return self._file.path != self._path
+
+    async def _look(self) -> None:
+        """See whether the file is in its place, or can be used where a copy is."""
+        if self._is_copy():
+            with contextlib.suppress(SqlError, OSError):  # what is wrong with it is told since the start
+                await self._open(self._file_at(self._path, sys.maxsize))
+        elif self.is_open and await self._thread.do(self._file.put_back):
+            log.warning("the buffer's file was taken from its place; it is there again", path=str(self._path))
+            await self._open(self._file)
 
     async def _sound(self, work: Callable[[], T]) -> T:
         """Do something with the file; where it turns out to be damaged, mend it and do it again."""
         try:
             return await self._thread.do(work)
-        except SqlError as error:
+        except (SqlError, *UNREADABLE) as error:
             if not is_damage(error):
                 raise
-            why = str(error)
-        mended, there = await self._thread.do(lambda: self._file.mend(why))
-        self._note(mended)
-        self._on_mend(there)
+            self._damage = str(error) if isinstance(error, SqlError) else f"a row has what was never written: {error}"
+        await self._open(self._file)
         return await self._thread.do(work)
 
     def _note(self, mended: Mended | None) -> None:

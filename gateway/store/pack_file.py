@@ -5,14 +5,15 @@ Opening never fails because of what is in the file: it is set aside, and what is
 :mod:`gateway.store.pack_rows`.
 """
 
+import contextlib
 import itertools
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from gateway.store import frame, pack_counts, pack_epochs, pack_mend, pack_raw, pack_sql
-from gateway.store.pack_room import Room, Terms
-from gateway.store.pack_rows import Rows, Waiting
+from gateway.store.pack_room import Ends, Room, Terms
+from gateway.store.pack_rows import Rows
 from gateway.store.pack_space import Space
 from gateway.store.pack_sql import (
     Contents,
@@ -26,8 +27,7 @@ from gateway.store.pack_sql import (
 )
 from gateway.words.timeline import Epoch
 
-SALVAGE_BATCH = 256
-NOTHING = pack_raw.Tail([], [], is_damage=False)
+COLUMNS_OF_LOST = [str, int, str, int, int, int, int, int, int, int]
 
 
 class PackFile(Rows):
@@ -53,39 +53,42 @@ class PackFile(Rows):
         self._batches = itertools.count(1)
         self._epoch = 0
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
+        self._rescued: list[tuple[str | int, ...]] = []  # of what is set aside: what was lost and not told yet
+        self._ends: Ends = {}  # the same: where its packs end
+        self._place: tuple[int, int] | None = None
 
-    def open(self, boot: str, started: int = 0, utc: int | None = None, epoch: int = 0) -> Contents:
+    def open(
+        self, boot: str, started: int = 0, utc: int | None = None, epoch: int = 0, *, above: int = 0, damage: str = ""
+    ) -> Contents:
         """Open or make it and begin an epoch; whatever is in the file, it is mended. Raises OSError as well.
 
         Args:
             boot: id of this boot of the machine.
             started: now, nanoseconds of CLOCK_BOOTTIME.
             utc: what to add for nanoseconds since 1970, where that is certain.
-            epoch: the one that began already, before the file could be opened; 0: the next one.
+            epoch: the one that began already, before the file could be opened, or was mended; 0: the next one.
+            above: the next one is greater than this.
+            damage: what turned out to be wrong with the file since it was opened; "": nothing.
         """
-        pack_mend.make_folder(self.path.parent)
         self._beginning = boot, started, utc
-        why = pack_mend.what_is_wrong(self.path)
+        pack_mend.make_folder(self.path.parent)
+        if pack_mend.is_under_way(self.path):
+            damage = ""  # it is known, and what is there now is being made
+        if damage:
+            self._ends = self._room.last
+            self._rescue()
+        why = damage or pack_mend.what_is_wrong(self.path)
         if why:
             pack_mend.set_aside(self.path)
         tail = pack_raw.dropped_by_sqlite(self.path)  # before SQLite overwrites it
         try:
-            return self._open(why, tail, epoch)
+            return self._open(why, tail, epoch, above)
         except (sqlite3.Error, *pack_sql.UNREADABLE) as error:
             if not is_damage(error):
                 raise
-            pack_mend.set_aside(self.path)
-            return self._open(str(error), tail, epoch)
-
-    def mend(self, why: str) -> tuple[Mended | None, Waiting]:
-        """Mend the file that turned out to be damaged while it was open, and return what was found and what waits."""
-        self._sql.close()
-        pack_mend.set_aside(self.path)
-        self.begin(connect(self.path), self._beginning[0])
-        self.learn([Epoch(self._epoch, *self._beginning)])
-        mended = self._take_over(why, NOTHING)
-        pack_counts.count(self._sql, self._room)
-        return mended, self.waiting()
+            why = str(error)
+        pack_mend.set_aside(self.path)  # not while the error is there: its frames keep the old file locked
+        return self._open(why, tail, epoch, above)
 
     def take_over(self, copy: Path) -> Contents:
         """Insert what a copy has that is not here. Raises OSError."""
@@ -94,34 +97,54 @@ class PackFile(Rows):
         self.learn(salvaged.epochs)
         return self._contents(*pack_counts.count(self._sql, self._room), None)
 
-    def _open(self, why: str, tail: pack_raw.Tail, epoch: int) -> Contents:
+    def _open(self, why: str, tail: pack_raw.Tail, epoch: int, above: int) -> Contents:
         self._sql = connect(self.path)
+        self._place = pack_mend.place_of(self.path)
         try:
             self.begin(self._sql, self._beginning[0])
-            self._epoch = self._begin(epoch)
-            pack_mend.note_epoch(self.path, max(self._epoch, pack_mend.highest_epoch(self.path)))
+            self._begin(epoch, above)
             mended = self._take_over(why, tail)
             if tail.packs:
                 self._sql.execute("PRAGMA wal_checkpoint(RESTART)")  # else they lie there still at the next start
             counted = pack_counts.count if mended or tail.packs else pack_counts.recall
             packs, readings = counted(self._sql, self._room)
         except BaseException:
-            self._sql.close()
+            self._rescue()
             raise
         return self._contents(packs, readings, mended)
 
-    def _begin(self, epoch: int) -> int:
-        boot, started, utc = self._beginning
+    def _rescue(self) -> None:
+        """Close the file, and keep what it says was lost, as far as that can be read."""
+        with contextlib.suppress(sqlite3.Error, *pack_sql.UNREADABLE):  # what is wrong is told by who calls
+            for row in self._sql.execute(f"SELECT {pack_sql.LOST} FROM lost").fetchall():  # noqa: S608  # our own words
+                if list(map(type, row)) == COLUMNS_OF_LOST and row not in self._rescued:
+                    self._rescued.append(row)
+        self._sql.close()
+
+    def _begin(self, epoch: int, above: int) -> None:
+        """Begin the epoch and note it; the ballast is for a disk that is full at this moment as well."""
         pack_counts.recall(self._sql, self._room)
-        highest = max(self._one("SELECT coalesce(max(id), 0) FROM epoch"), pack_mend.highest_epoch(self.path))
-        epoch = epoch or highest + 1
+        try:
+            self._note_epoch(epoch, above)
+        except (sqlite3.OperationalError, OSError) as error:
+            if not self._space.gave_up_ballast(error):
+                raise
+            if not pack_mend.is_under_way(self.path):  # what is taken over has to find room
+                self._space.stop_growing()
+            self._note_epoch(epoch, above)
+
+    def _note_epoch(self, epoch: int, above: int) -> None:
+        boot, started, utc = self._beginning
+        known = self._one("SELECT coalesce(max(id), 0) FROM epoch WHERE id <= ?", frame.LAST_EPOCH)
+        highest = max(known, pack_mend.highest_epoch(self.path), above)
+        self._epoch = epoch = epoch or highest + 1
         with transaction(self._sql):
             pack_epochs.put_right(self._sql)
             pack_epochs.forget(self._sql, epoch)
             if utc is not None:
                 pack_epochs.know_utc(self._sql, boot, utc)
             pack_epochs.add(self._sql, [Epoch(epoch, boot, started, utc)])
-        return epoch
+        pack_mend.note_epoch(self.path, max(highest, epoch))
 
     def _contents(self, packs: int, readings: int, mended: Mended | None) -> Contents:
         return Contents(
@@ -141,25 +164,40 @@ class PackFile(Rows):
         self.learn(tail.epochs)
         old, aside, damaged = pack_mend.mending(self.path), "", 0
         if old.parent.exists():
+            why = why or (pack_mend.CUT_OFF if pack_mend.is_under_way(self.path) else "")
+            self._remember(self._rescued)
+            for dataset, place in self._ends.items():
+                self._room.reached(dataset, place)
             if old.is_file() or Path(f"{old}-wal").is_file():
                 salvaged = pack_raw.Salvage(old)
                 packs += self._insert_missing(salvaged)
                 self.learn(salvaged.epochs)
                 damaged = salvaged.damaged
-            aside = str(pack_mend.keep_aside(self.path))
+            aside = pack_mend.keep_aside(self.path)
+            self._rescued, self._ends = [], {}
         elif packs and tail.is_damage:
             why = "the end of its log was damaged"
         return Mended(why, packs, damaged, aside) if why else None
 
     def _insert_missing(self, found: Iterable[pack_raw.Found]) -> int:
+        """Insert packs that are not there, a commit at a time; return how many are there now that were not.
+
+        Where the disk is full that is an error: nothing gives way for what is in another file as well.
+        """
         inserted = 0
-        rest = iter(found)
-        while some := list(itertools.islice(rest, SALVAGE_BATCH)):
+        for some in _commits(found):
             there = self.which_are_there([each.number for each in some])
-            new = [each for each in some if each.number not in there]
-            self.write([Row(each.number, each.pack, each.level) for each in new], ())
-            inserted += len(new)
+            new = [Row(each.number, each.pack, each.level) for each in some if each.number not in there]
+            inserted += len(new) - len(self._write(new, (), (), None).dropped)
         return inserted
+
+    def _remember(self, losses: Iterable[tuple[str | int, ...]]) -> None:
+        """Go on remembering what was lost and not told yet."""
+        with transaction(self._sql):
+            self._sql.executemany(
+                f"INSERT OR IGNORE INTO lost({pack_sql.LOST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our own words
+                losses,
+            )
 
     def losses(self) -> tuple[int, list[Loss]]:
         """Return what was lost and not told yet, and the number of that batch; what is lost from now on is another."""
@@ -193,9 +231,35 @@ class PackFile(Rows):
             if utc is not None:
                 pack_epochs.know_utc(self._sql, boot, utc)
 
+    def put_back(self) -> bool:
+        """Where the file was taken from its place since it was opened, write it there again; tell whether it was.
+
+        It is to be opened then. The packs of one that lies there in its stead are taken over. Raises OSError.
+        """
+        if pack_mend.place_of(self.path) == self._place:
+            return False
+        pack_mend.set_aside(self.path)
+        with contextlib.closing(sqlite3.connect(self.path)) as new:
+            self._sql.backup(new)
+        self._sql.close()
+        return True
+
     def close(self) -> None:
         """Close it. The log goes with that, and is grown again by the next who opens it."""
         self._sql.close()
 
     def _one(self, query: str, *parameters: object) -> int:
         return one(self._sql, query, *parameters)
+
+
+def _commits(found: Iterable[pack_raw.Found]) -> Iterator[list[pack_raw.Found]]:
+    """Divide packs into as many at a time as one commit takes."""
+    some, size = list[pack_raw.Found](), 0
+    for each in found:
+        if some and size + len(each.pack.blob) > pack_sql.COMMIT_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(each)
+        size += len(each.pack.blob)
+    if some:
+        yield some

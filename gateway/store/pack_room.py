@@ -115,8 +115,9 @@ class Room:
         self.only_grew = False
 
     def reached(self, dataset: str, place: tuple[int, int]) -> None:
-        """A pack with this (epoch, n) is in the file; what is salvaged comes in no order."""
+        """A pack with this (epoch, n) is in the file, or was; what is salvaged comes in no order."""
         self.last[dataset] = max(place, self.last.get(dataset, place))
+        self._changed.add(dataset)
 
     def changed(self) -> Iterator[tuple[str, int, int, str, int]]:
         """Give, of datasets whose rows changed since the last time, the row of ``mark``: levels are those stored."""
@@ -153,7 +154,7 @@ class Room:
         self._changed.add(dataset)
 
     def moved(self, row: tuple[int, str, int, int], to: int) -> None:
-        """A row waits no more and stays: id, dataset, level, readings. The search for such may be beyond it already."""
+        """A row stands otherwise from now on: id, dataset, level, readings. The search may be beyond it already."""
         number, dataset, level, readings = row
         self.left(dataset, level, readings)
         self.came(dataset, to, readings)

@@ -82,6 +82,7 @@ class Rows:
         except sqlite3.OperationalError as error:
             if not self._space.gave_up_ballast(error):
                 raise
+            self._space.stop_growing()
             return self._write(rows, leaving, losses, forget_before)
 
     def _write(
@@ -96,7 +97,7 @@ class Rows:
                     self._room.forget(self._sql, pack_epochs.taken_before(self._sql, self._boot, forget_before))
                 known = [row.id for row in rows if row.id <= self._highest]  # the journal may give a pack again
                 there = self.which_are_there(known)
-                self._set_aside(row for row in rows if row.id in there and row.level <= SET_ASIDE)
+                self._write_again(row for row in rows if row.id in there)
                 rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
                 is_noted = not self._append(rows) or self._unnoted >= pack_counts.NOTED_EVERY
                 if is_noted:
@@ -213,11 +214,13 @@ class Rows:
             for dataset, level, readings in self._sql.execute(delete, numbers):
                 self._room.left(dataset, level_of(level), readings)
 
-    def _set_aside(self, rows: Iterable[Row]) -> None:
+    def _write_again(self, rows: Iterable[Row]) -> None:
+        """Let rows be set aside, or wait again where nobody knew that they had been."""
         for number, pack, level in rows:
             old = level_of(self._one("SELECT level FROM pack WHERE id = ?", number))
-            self._room.moved((number, pack.dataset, old, pack.readings), level)
-            self._sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stored(level), number))
+            if level <= SET_ASIDE or old < FRESH <= level:
+                self._room.moved((number, pack.dataset, old, pack.readings), level)
+                self._sql.execute("UPDATE pack SET level = ? WHERE id = ?", (stored(level), number))
 
     def _make_room(self, rows: list[Row]) -> tuple[list[Row], list[Dropped], set[int]]:
         dropped: list[Dropped] = []

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from gateway.store.pack_sql import WAL_BYTES, one
+from gateway.store.pack_sql import WAL_BYTES, is_full, one
 
 BALLAST_BYTES = 1_500_000
 
@@ -65,13 +65,16 @@ class Space:
             self._laid = True
             self._max_bytes = self._most_bytes
 
-    def gave_up_ballast(self, error: sqlite3.OperationalError) -> bool:
-        """Where the disk is full, free the ballast, and let the file not grow beyond what it is. Tell whether."""
-        if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._laid:
+    def gave_up_ballast(self, error: Exception) -> bool:
+        """Where the disk is full, free the ballast, and tell whether there was one."""
+        if not is_full(error) or not self._ballast.exists():
             return False
         self._laid = False
-        self._ballast.unlink(missing_ok=True)
+        self._ballast.unlink()
+        return True
+
+    def stop_growing(self) -> None:
+        """Let the file not grow beyond what it is, until there is room for a ballast again."""
         self._max_bytes = min(self._max_bytes, one(self._sql, "PRAGMA page_count") * self._page_bytes)
         self.forget()
-        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return True
+        self._sql.execute("PRAGMA wal_checkpoint(RESTART)")  # the log stays as large as it is: others want room as well

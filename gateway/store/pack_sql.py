@@ -21,7 +21,9 @@ is not known is set aside, and its packs are taken over by their frames (:mod:`g
 """
 
 import contextlib
+import errno
 import sqlite3
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -43,6 +45,7 @@ CHECKPOINT_BYTES = (
 )  # of the log; the commit that reaches it, with what gives way for it, still fits into the log
 FRAME_HEAD_BYTES = 24
 ROW_BYTES = 96  # what a row takes beside its payload, roughly
+COMMIT_BYTES = 80 * 1024  # of packs in one commit, so that the log stays as large as it was made
 TREE_BYTES = 16 * 1024  # what a commit touches beside the rows: the tree, the free list, marks
 PRAGMAS = f"""
 PRAGMA page_size={PAGE_BYTES};
@@ -88,16 +91,24 @@ INSERT INTO growth VALUES (zeroblob({WAL_BYTES * PAGE_BYTES // (PAGE_BYTES + FRA
 DROP TABLE growth;
 PRAGMA wal_checkpoint(RESTART);
 """  # noqa: S608  # our own numbers
-ADD_LOST = """
-INSERT INTO lost(dataset, epoch, reason, batch, packs, readings, first, last, since, until)
+LOST = "dataset, epoch, reason, batch, packs, readings, first, last, since, until"
+ADD_LOST = f"""
+INSERT INTO lost({LOST})
 VALUES (:dataset, :epoch, :reason, 0, :packs, :readings, :first, :last, :since, :until)
 ON CONFLICT DO UPDATE SET packs = packs + excluded.packs, readings = readings + excluded.readings,
     first = min(first, excluded.first), last = max(last, excluded.last),
     since = min(since, excluded.since), until = max(until, excluded.until)
-"""
+"""  # noqa: S608  # our own words
 CLOSE_LOST = "UPDATE lost SET batch = :batch WHERE batch = 0"
-DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-UNREADABLE = (UnicodeDecodeError, TypeError, ValueError, OverflowError)  # what damaged columns come to in Python
+DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,  # our statements fit our tables: the text of the schema is another now
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+}
+UNREADABLE = (UnicodeDecodeError, TypeError, ValueError, OverflowError, struct.error)  # damaged columns, in Python
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 SqlError = sqlite3.Error
 """What every method of the file may raise: disk full, read-only, damaged, locked."""
@@ -290,6 +301,13 @@ def is_damage(error: BaseException) -> bool:
             return isinstance(error, OtherFile | sqlite3.OperationalError)
         return code & 0xFF in DAMAGE
     return isinstance(error, UNREADABLE)
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether there is no room on the disk."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def is_locked(error: BaseException) -> bool:

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from gateway.store.held import Held, up_to
 from gateway.store.level import HISTORY
-from gateway.store.pack_sql import Dropped, Loss, Row, Written, loss_of, victim_of
+from gateway.store.pack_sql import COMMIT_BYTES, Dropped, Loss, Row, Written, loss_of, victim_of
 
 DELETE_WITHIN_S = 60.0  # acknowledged rows leave by then even if nothing else is written
 RAM_BYTES = 32 * 1024 * 1024
-COMMIT_BYTES = 80 * 1024  # so that the log of the file stays as large as it was made
 
 
 class Batch(NamedTuple):

@@ -235,7 +235,7 @@ def test_packs_behind_a_damaged_place_of_the_log_are_kept(left_open: Path, tmp_p
 
 
 def test_packs_that_sqlite_reads_too_are_not_counted_as_behind_the_damage(left_open: Path, tmp_path: Path) -> None:
-    flip(wal(left_open), 32 + 64 * (24 + PAGE) + 500)
+    flip(wal(left_open), 32 + 40 * (24 + PAGE) + 500)
     copy = shutil.copytree(left_open.parent, tmp_path / "copy") / "buffer.db"
     with contextlib.closing(sqlite3.connect(copy)) as other:
         (seen,) = other.execute("SELECT count(*) FROM pack").fetchone()

@@ -4,6 +4,7 @@ They run in a process of their own, because what is mounted there is mounted for
 """
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ from gateway.store.pack_outgoing import RETRY_S
 from gateway.store.pack_space import BALLAST_BYTES
 from hil.vclock import run
 from tests.store.buffer_bench import ROOMY, pack
+from tests.store.test_buffer_mend import zero_a_leaf, zero_page_1
 
 SIZE = 12 * 1024 * 1024
+HOG = "hog"
 
 
 def mount(folder: Path, *options: str) -> None:
@@ -48,19 +51,38 @@ async def drained(buffer: Buffer, *, acknowledge: bool = True) -> list[int]:
     return sorted(found)
 
 
+def fill_up(folder: Path) -> None:
+    """Have another program take all that is free."""
+    with (folder / HOG).open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+async def filled(folder: Path, ram: Path, packs: int, *, killed: bool = True) -> None:
+    """Have a gateway store packs, and be killed or end in order."""
+    buffer, running = await opened(folder, ram)
+    for n in range(1, packs + 1):
+        buffer.put(pack(n, size=1000), 1.0)
+    await buffer.barrier()
+    running.cancel()
+    as_killed = {part: part.read_bytes() for part in parts(folder) if killed}
+    await buffer.close()
+    for part, content in as_killed.items():
+        part.write_bytes(content)
+
+
+def set_aside(folder: Path) -> list[str]:
+    """Name what was damaged."""
+    return [part.name for part in folder.glob("buffer.db.damaged-*")]
+
+
 async def full(folder: Path, ram: Path) -> None:
     """Another program fills the disk: the ballast goes, the oldest give way, nothing stops; then there is room."""
     mount(folder)
     buffer, running = await opened(folder, ram)
     ballast = folder / "buffer.db.ballast"
     assert ballast.stat().st_size == BALLAST_BYTES
-    hog = folder / "hog"
-    with hog.open("wb") as file:
-        try:
-            while file.write(bytes(65_536)):
-                file.flush()
-        except OSError:
-            pass
+    fill_up(folder)
     count = 600
     for n in range(1, count + 1):
         buffer.put(pack(n, size=6000), 1.0)
@@ -72,7 +94,7 @@ async def full(folder: Path, ram: Path) -> None:
     assert buffer.depth.stored == buffer.depth.packs == count - buffer.depth.dropped
     _, losses = await buffer.losses()
     assert sum(loss.packs for loss in losses) == buffer.depth.dropped
-    hog.unlink()
+    (folder / HOG).unlink()
     dropped = buffer.depth.dropped
     for n in range(count + 1, count + 101):
         buffer.put(pack(n, size=6000), 1.0)
@@ -89,15 +111,7 @@ async def full(folder: Path, ram: Path) -> None:
 async def read_only(folder: Path, ram: Path) -> None:
     """The file may only be read: it is drained, new packs stay in RAM, and a later start takes them over."""
     mount(folder)
-    buffer, running = await opened(folder, ram)
-    for n in range(1, 101):
-        buffer.put(pack(n), 1.0)
-    await buffer.barrier()
-    running.cancel()
-    as_killed = {part: part.read_bytes() for part in parts(folder)}
-    await buffer.close()
-    for part, content in as_killed.items():
-        part.write_bytes(content)
+    await filled(folder, ram, 100)
     mount(folder, "remount", "ro")
 
     buffer, running = await opened(folder, ram)
@@ -126,5 +140,132 @@ async def read_only(folder: Path, ram: Path) -> None:
     await buffer.close()
 
 
+async def read_only_for_a_while(folder: Path, ram: Path) -> None:
+    """The file may only be read at two starts, then it can be written again while the gateway runs."""
+    mount(folder)
+    await filled(folder, ram, 100)
+    mount(folder, "remount", "ro")
+    first, running = await opened(folder, ram)
+    running.cancel()
+    first.put(pack(1, "first", epoch=first.epoch), 1.0)
+    await first.close()
+
+    buffer, running = await opened(folder, ram)
+    assert first.epoch < buffer.epoch
+    assert buffer.after("first") == f"{first.epoch}:1"
+    held = await buffer.take(60)
+    for each in held[:50]:
+        buffer.acknowledge(each)
+    buffer.put(pack(1, "second", epoch=buffer.epoch), 1.0)
+    await asyncio.sleep(2)
+    assert "cannot be opened" in buffer.trouble
+    mount(folder, "remount", "rw")
+    for n in range(2, 16):
+        buffer.put(pack(n, "second", epoch=buffer.epoch), 1.0)
+        await asyncio.sleep(10)
+    assert buffer.trouble == ""
+    assert [part.name for part in parts(ram)] == ["journal"]
+    for each in held[50:]:
+        buffer.acknowledge(each)
+    running.cancel()
+    found = await drained(buffer)
+    assert set(range(61, 101)) <= set(found), "what the file has"
+    assert len([n for n in found if n == 1]) >= 2, "what came while it could only be read"
+    assert set(range(2, 16)) <= set(found), "what came later"
+    await buffer.close()
+    third, running = await opened(folder, ram)
+    running.cancel()
+    assert third.epoch > buffer.epoch
+    await third.close()
+
+
+async def full_at_start(folder: Path, ram: Path) -> None:
+    """The disk is full when the gateway starts: the ballast makes room, and the file is used as it is."""
+    mount(folder)
+    await filled(folder, ram, 300)
+    fill_up(folder)
+    buffer, running = await opened(folder, ram)
+    assert buffer.trouble == ""
+    assert buffer.epoch < 10
+    assert not (folder / "buffer.db.ballast").exists()
+    assert buffer.depth.packs == 300
+    fill_up(folder)
+    for n in range(301, 1001):
+        buffer.put(pack(n, size=1000), 1.0)
+        await asyncio.sleep(1)
+    await asyncio.sleep(2 * RETRY_S)
+    assert buffer.trouble == ""
+    assert buffer.depth.dropped > 0
+    assert buffer.depth.stored == buffer.depth.packs == 1000 - buffer.depth.dropped
+    running.cancel()
+    assert await drained(buffer) == list(range(buffer.depth.dropped + 1, 1001))
+    await buffer.close()
+
+
+async def full_and_damaged(folder: Path, ram: Path) -> None:
+    """The file is damaged and the disk is full: nothing is given up, and it is mended when there is room."""
+    mount(folder)
+    await filled(folder, ram, 2000, killed=False)
+    zero_page_1(folder / "buffer.db")
+    fill_up(folder)
+    buffer, running = await opened(folder, ram)
+    assert buffer.depth.packs == 0
+    for n in range(1, 21):
+        buffer.put(pack(n, "later", epoch=buffer.epoch), 1.0)
+        await asyncio.sleep(RETRY_S)
+        assert buffer.trouble
+        assert set_aside(folder) == []
+    fill_up(folder)
+    (folder / HOG).unlink()
+    await asyncio.sleep(2 * RETRY_S)
+    assert buffer.trouble == ""
+    assert set_aside(folder) == ["buffer.db.damaged-1"]
+    assert buffer.depth.packs == buffer.depth.stored == 2020
+    running.cancel()
+    assert await drained(buffer) == sorted([*range(1, 2001), *range(1, 21)])
+    await buffer.close()
+
+
+async def damaged_while_full(folder: Path, ram: Path) -> None:
+    """Damage shows while the disk is full: the file is mended when there is room, while the gateway runs."""
+    mount(folder)
+    buffer, running = await opened(folder, ram)
+    for n in range(1, 2001):
+        buffer.put(pack(n, size=1000), 1.0)
+    await buffer.barrier()
+    first = await buffer.take(10)
+    (folder / "buffer.db.ballast").unlink()
+    fill_up(folder)
+    zero_a_leaf(folder / "buffer.db")
+    found = [held.pack.n for held in first]
+    with contextlib.suppress(TimeoutError):
+        while True:
+            found += [held.pack.n for held in await asyncio.wait_for(buffer.take(50), 3 * RETRY_S)]
+    assert 100 < len(found) < 1990
+    buffer.put(pack(1, "later", epoch=buffer.epoch), 1.0)
+    await asyncio.sleep(2 * RETRY_S)
+    assert buffer.trouble
+    (folder / HOG).unlink()
+    await asyncio.sleep(2 * RETRY_S)
+    assert buffer.trouble == ""
+    assert buffer.mended is not None
+    while len(found) < buffer.depth.packs:
+        found += [held.pack.n for held in await asyncio.wait_for(buffer.take(50), 10)]
+    assert len(set(range(1, 2001)) - set(found)) <= 10, "what lay in the page"
+    assert len(found) == len(set(found)) + 1, "each once; the first of the other dataset"
+    assert buffer.depth.stored == buffer.depth.packs
+    running.cancel()
+    await buffer.close()
+
+
+SCENES = {
+    "full": full,
+    "full-at-start": full_at_start,
+    "full-and-damaged": full_and_damaged,
+    "damaged-while-full": damaged_while_full,
+    "read-only": read_only,
+    "read-only-for-a-while": read_only_for_a_while,
+}
+
 if __name__ == "__main__":
-    run({"full": full, "read-only": read_only}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3])))
+    run(SCENES[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3])))

@@ -155,9 +155,9 @@ def test_damage_that_shows_while_it_runs_takes_no_time_from_the_file(tmp_path: P
     path = tmp_path / "buffer.db"
     live(path, OLD)
     file = PackFile(path, ROOMY)
-    file.open("boot-b", 7)
+    epoch = file.open("boot-b", 7).epoch
     file.know_utc("boot-b", UTC + 1)
-    file.mend("it was damaged")
+    assert file.open("boot-b", 7, UTC + 1, epoch, damage="it was damaged").epoch == epoch
     file.close()
     assert opened(path) == [OLD, Epoch(2, "boot-b", 7, UTC + 1)]
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.buffer_fs import SCENES
+
 UNSHARE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)))
 
 
-@pytest.mark.parametrize("scene", ["full", "read-only"])
+@pytest.mark.parametrize("scene", SCENES)
 def test_it_goes_on(tmp_path: Path, scene: str) -> None:
     if subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:  # noqa: S603
         pytest.skip("a mount namespace is not permitted here")
