@@ -130,7 +130,7 @@ class Profile(BaseModel):
     function: Literal[3, 4] = Field(3, description="3: holding registers, 4: input registers.")
     word_order: Literal["high-first", "low-first"] = "high-first"
     most_registers: int = Field(125, ge=1, le=125, description="Registers the device gives in one answer.")
-    baud: int = 9600
+    baud: int = Field(9600, ge=50, le=4_000_000)
     parity: Literal["none", "even", "odd"] = "none"
     stop_bits: Literal[1, 2] = 1
     registers: Annotated[tuple[Register, ...], Field(alias="register", strict=False)]

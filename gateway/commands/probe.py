@@ -97,6 +97,8 @@ async def _read(device: Driver, settings: Settings, tape: Tape) -> Values:
             async with asyncio.timeout(OPEN_S):
                 await line.opened()
         except TimeoutError:
+            if keeping.done():  # it never ends by itself: what ended it is to be told
+                keeping.result()
             raise line.trouble() or NoReply(f"port {device.port} did not open") from None
         if isinstance(device, Asked):
             return await device.poll(LinePort(line, device.place(), device.timeout))

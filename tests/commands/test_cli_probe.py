@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import pytest
 import serial
+from click.testing import CliRunner
 
+from gateway.commands.probe import command
 from hil.air import Air, Beacon
 from hil.bluez import FakeBlueZ
 from hil.bus import PrivateBus
@@ -202,6 +204,23 @@ def test_a_port_that_is_not_there_is_told_with_the_next_step(tmp_path: Path) -> 
         [],
         [f"noise: port-gone: {tmp_path}/tty is not there. {ADAPTER}"],
     )
+
+
+def test_a_fault_of_ours_in_opening_a_port_is_not_told_as_an_adapter_that_is_not_plugged_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault")
+
+    path = tmp_path / "pole.toml"
+    path.write_text(HEAD + port(tmp_path) + modbus("noise", 1, "rs485-noise-meter"))
+    monkeypatch.setattr("gateway.sensors.serial_wire.serial.Serial", fail)
+    monkeypatch.setattr("gateway.commands.probe.OPEN_S", 0.1)
+    monkeypatch.setattr("gateway.commands.probe.log.start", int)  # the log is that of the tests
+
+    ran = CliRunner().invoke(command, ["noise", "--config", str(path)])
+
+    assert str(ran.exception) == "a fault"
 
 
 def test_a_port_that_the_gateway_holds_is_told_with_how_to_see_who(tmp_path: Path) -> None:

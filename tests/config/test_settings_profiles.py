@@ -40,6 +40,8 @@ def spoilt(tmp_path: Path, old: str, new: str) -> list[str]:
         ("= 2", "= 2\noffset = -inf", f'16: {AMPERES}"offset" must be a number, not -inf'),
         ("= 2", "= 2\ninvalid = 5", f'16: {AMPERES}"invalid" must be a list in [ ], not 5'),
         ("= 2", "= 2\ninvalid = [1, 2.5]", f'16: {AMPERES}"invalid" number 2 must be a whole number, not 2.5'),
+        ("dataset", "baud = 0\ndataset", '4: "baud" must be 50 or more, not 0'),
+        ("dataset", "baud = 99999999999\ndataset", '4: "baud" must be 4000000 or less, not 99999999999'),
         ("dataset", "function = 5\ndataset", '4: "function" must be 3 or 4, not 5'),
         ("dataset", 'recorded = "yes"\ndataset', '4: "recorded" must be true or false without quotes, not "yes"'),
         ('"amperes"', '"volts"', f'13: {VOLTS}channel "volts" stands twice; give each register a name of its own'),
