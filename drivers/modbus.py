@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from drivers.contract import Asked, BadFrame, Channel, LineSettings, Name, NotReady, Port, Seek, Span, Value, Values
@@ -36,6 +36,7 @@ WORDS = {
     "int64": 4,
     "float32": 2,
 }
+REGISTERS = 0x10000  # that a device can have
 EXCEPTIONS = {
     1: "illegal function",
     2: "illegal data address",
@@ -70,7 +71,7 @@ class Register(BaseModel):
     scale: float = Field(1.0, description="The value is raw x scale + offset.")
     offset: float = 0.0
     invalid: Annotated[tuple[int, ...], Field(strict=False)] = Field(
-        (), description="Raw values (unsigned) with which the device says that it has no reading."
+        (), description="Raw values with which the device says that it has no reading; of float32 its bits."
     )
 
     @field_validator("unit")
@@ -79,6 +80,26 @@ class Register(BaseModel):
         if symbol and symbol not in UNITS:
             raise ValueError(f'"{symbol}" is not a unit of SenML{suggestion(symbol)}')
         return symbol
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_leaves_something(cls, scale: float) -> float:
+        if scale == 0:
+            raise ValueError('"scale" must not be 0: every value would be the same')
+        return scale
+
+    @field_validator("invalid")
+    @classmethod
+    def _invalid_can_come(cls, codes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        """Data sheets put the code of a signed register as -32768 or as 8000 hex: keep the bits."""
+        if (kind := info.data.get("type")) is None:  # it is told already
+            return codes
+        bits = 16 * WORDS[kind]
+        least, most = -(1 << bits - 1) if kind.startswith("int") else 0, (1 << bits) - 1
+        for number, code in enumerate(codes, 1):
+            if not least <= code <= most:
+                raise ValueError(f'"invalid" number {number} must be {least} to {most}: raw values of {kind}')
+        return tuple(code % (1 << bits) for code in codes)
 
     @property
     def end(self) -> int:
@@ -144,6 +165,11 @@ class Profile(BaseModel):
             if register.channel in seen:
                 raise _at(index, f'channel "{register.channel}" stands twice; give each register a name of its own')
             seen.add(register.channel)
+            if register.end > REGISTERS:
+                raise _at(index, f'"{register.channel}" goes beyond the last register, which is {REGISTERS - 1}')
+            if WORDS[register.type] > self.most_registers:
+                short = f"the device gives {self.most_registers} in one answer"
+                raise _at(index, f'"{register.channel}" takes {WORDS[register.type]} registers; {short}')
         in_order = sorted(enumerate(self.registers), key=lambda item: item[1].address)
         for (_, low), (index, high) in itertools.pairwise(in_order):
             if high.address < low.end:
