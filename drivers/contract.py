@@ -84,7 +84,10 @@ class NoReply(DeviceError):
     """Nothing came."""
 
     word = "no-reply"
-    hint = "Check the power of the device, its address, and that the two wires (A/B, or TX/RX) are not swapped."
+    hint = (
+        "Check the power of the device, its address, that the two wires (A/B, or TX/RX) are not swapped, "
+        "and whether it needs a longer `timeout`."
+    )
 
 
 class PortGone(DeviceError):

@@ -157,7 +157,7 @@ class Line:
             self._quiet_from = self._loop.time() + len(request) * self._wire.character_s
             answered = False
             try:
-                answer = await self._answer(seek, self._quiet_from + within)
+                answer = await self._answer(request, seek, self._quiet_from + within)
                 answered = True
             finally:
                 self._unanswered += not answered
@@ -256,7 +256,7 @@ class Line:
             await asyncio.sleep(max(0.0, heard + self._wire.silence_s - self._loop.time()))
         self._must_be_open()
 
-    async def _answer(self, seek: Seek, deadline: float) -> bytes:
+    async def _answer(self, request: bytes, seek: Seek, deadline: float) -> bytes:
         self._must_be_open()  # the port may have been lost in the very write
         try:
             async with asyncio.timeout_at(deadline):
@@ -269,6 +269,10 @@ class Line:
         except TimeoutError:
             if not self._buffer:
                 raise NoReply("no reply in time") from None
+            if self._buffer == request:
+                raise NoReply(
+                    "no reply in time; only the question came back, from an adapter that hears itself"
+                ) from None
             shown = self._buffer[:SHOWN].hex(" ") + (" ..." if len(self._buffer) > SHOWN else "")
             raise BadFrame(f"{len(self._buffer)} bytes came that are no answer: {shown}") from None
 

@@ -25,6 +25,25 @@ from drivers.contract import (
 )
 from gateway.sensors.account import Account
 
+HINT_WIRES = "Check the power of the device, and that the two wires (TX/RX, or A/B) are not swapped."
+HINT_AIR = "Check the battery of the device, its `address`, and that it is near enough."
+HINT_UNREAD = "Set the device to send what its driver reads; the README has it under Devices."
+SHOWN = 32  # bytes of a frame that gives nothing, for the log
+
+
+def silence(device: Streamed | Advertised) -> NoReply:
+    """Tell that a device said nothing for longer than its kind ever pauses."""
+    hint = HINT_AIR if isinstance(device, Advertised) else HINT_WIRES
+    return NoReply(f"nothing came for {device.SILENT_AFTER_S:.0f} s", hint=hint)
+
+
+def unread(frame: bytes) -> NotReady:
+    """Tell that a device says only what its driver does not read; ``frame`` is the last of it."""
+    is_text = frame.isascii() and frame.decode().strip().isprintable()
+    shown = frame[:SHOWN].decode().strip() if is_text else frame[:SHOWN].hex(" ")
+    dots = " ..." if len(frame) > SHOWN else ""
+    return NotReady(f"whole frames came, none with a value that is read; the last: {shown}{dots}", hint=HINT_UNREAD)
+
 
 class Ear:
     """Takes the frames of one device."""
@@ -36,6 +55,8 @@ class Ear:
         self._slots: dict[str, int] = {}
         self._heard_at = self._loop.time()
         self._loss: DeviceError | None = None
+        self._unread = b""
+        self._unread_at = self._heard_at
 
     def seek(self, buffer: bytes) -> Span | None:
         """Find the first frame of a device that streams."""
@@ -60,6 +81,8 @@ class Ear:
             self._heard_at = self._loop.time()
             self._loss = None
             self._account.took(self._thin(values))
+        else:
+            self._unread, self._unread_at = frame, self._loop.time()
         return True
 
     def advert(self, advert: Advert) -> None:
@@ -87,14 +110,19 @@ class Ear:
                 wrong = trouble()
                 if isinstance(wrong, PortGone):
                     self._account.lost(wrong)
-                elif said := self._loss or wrong:  # what the frames said tells more than that there was noise
+                elif said := self._loss or self._idle_talk() or wrong:  # what frames say tells more than noise
                     self._account.lost(said)
                 elif not hindered:  # else its port came back a moment ago: it gets its whole time
-                    self._account.lost(NoReply(f"nothing came for {silent_after:.0f} s"))
+                    self._account.lost(silence(self._device))
                 hindered = isinstance(wrong, PortGone)
                 self._loss = None
                 self._slots.clear()  # the first good frame after a silence is kept
                 self._heard_at = self._loop.time()
+
+    def _idle_talk(self) -> NotReady | None:
+        """Tell what is still said, though long after the last value; a talker ends its turns with such, too."""
+        talks = self._unread_at - self._heard_at > self._device.SILENT_AFTER_S / 2
+        return unread(self._unread) if talks else None
 
     def _lose(self, loss: DeviceError) -> None:
         """Note a loss among what may be good frames, which says nothing of the device yet."""

@@ -11,7 +11,9 @@ import pytest
 import serial
 from click.testing import CliRunner
 
-from gateway.commands.probe import command
+from drivers.contract import NoReply, NotReady
+from drivers.nmea0183 import Nmea0183 as Nmea0183Driver
+from gateway.commands.probe import First, command
 from hil.air import Air, Beacon
 from hil.bluez import FakeBlueZ
 from hil.bus import PrivateBus
@@ -24,14 +26,19 @@ from hil.twins.nmea0183 import Nmea0183
 from hil.twins.ruuvi import RuuviTag
 from hil.twins.sds011 import Sds011
 from hil.uart import Replay, Uart
+from hil.vclock import run
 from hil.wire import Wire
 
 END_S = 60
 NO_RADIO_S = 30  # half of the time for which a tag is listened to
 HEAD = '[pole]\nid = "p"\n[uplink]\nurl = "mqtt://127.0.0.1"\n'
 PROFILE = "Check that the profile fits this model and firmware."
+IN_VIEW = b"$GPGSV,3,3,10,24,06,166,35,28,09,271,36*7D\r\n"
 ADAPTER = "Check that the adapter is plugged in and that `path` in the [port] section names it."
-POWER = "Check the power of the device, its address, and that the two wires (A/B, or TX/RX) are not swapped."
+POWER = (
+    "Check the power of the device, its address, that the two wires (A/B, or TX/RX) are not swapped, "
+    "and whether it needs a longer `timeout`."
+)
 
 
 class Ran(NamedTuple):
@@ -161,6 +168,19 @@ def test_the_text_of_a_text_protocol_is_shown_beside_its_bytes(tmp_path: Path) -
     assert out[0].startswith("< 24 47 50 52 4d 43 2c ")
     assert "  $GPRMC,0900" in out[0]
     assert any(line.startswith("latitude   60.20") and line.endswith(" deg") for line in out)
+
+
+def test_a_talker_that_says_only_what_is_not_read_is_not_told_to_look_at_its_wires() -> None:
+    async def main() -> None:
+        gnss = Nmea0183Driver(id="gnss", driver="nmea0183", port="line")
+        first = First(gnss, lambda: None)
+        first.take(IN_VIEW)
+        with pytest.raises(NotReady, match=r"none with a value that is read; the last: \$GPGSV,3,3,10,24"):
+            await first.values()
+        with pytest.raises(NoReply, match="nothing came for 15 s"):
+            await First(gnss, lambda: None).values()
+
+    run(main())
 
 
 def test_a_talker_that_says_something_else_is_told_what_came(tmp_path: Path) -> None:

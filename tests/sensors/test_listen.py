@@ -13,7 +13,7 @@ from drivers.contract import Advert, Advertised, BadFrame, Channel, NotReady, Po
 from drivers.nmea0183 import Nmea0183
 from drivers.pms5003 import Pms5003
 from drivers.ruuvi import Ruuvi
-from gateway.sensors.listen import Ear
+from gateway.sensors.listen import Ear, unread
 from gateway.sensors.serial_wire import SerialWire
 from gateway.words.reading import Quality
 from hil.faults import SerialFault
@@ -148,6 +148,37 @@ def test_a_sensor_that_warms_up_is_not_ready_even_if_there_was_noise_at_power_up
     run(main())
 
 
+POSITION = b"$GPGLL,6011.1,N,02456.2,E,120000,A*29\r\n"
+IN_VIEW = b"$GPGSV,3,3,10,24,06,166,35,28,09,271,36*7D\r\n"
+
+
+def test_a_talker_that_says_only_what_is_not_read_is_told_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with heard(tmp_path / "uart", Replay([IN_VIEW], 1.0, for_ever=True), gnss()) as (_, shelf):
+            await asyncio.sleep(40)
+        assert [why for _, _, why in shelf.lapses()] == ["not-ready"]
+        assert "none with a value that is read; the last: $GPGSV,3,3,10,24" in shelf.health.text
+
+    run(main())
+
+
+def test_a_talker_whose_turns_end_with_what_is_not_read_is_silent_when_it_falls_silent(tmp_path: Path) -> None:
+    async def main() -> None:
+        turns = Replay([POSITION, IN_VIEW] * 10, 0.3)
+        async with heard(tmp_path / "uart", turns, gnss(every=0)) as (_, shelf):
+            await asyncio.sleep(60)
+        assert shelf.health.good == 10
+        assert [why for _, _, why in shelf.lapses()] == ["no-reply"]
+        assert "address" not in shelf.health.hint
+
+    run(main())
+
+
+def test_a_frame_without_a_value_is_shown_in_hex_where_it_is_no_text() -> None:
+    assert "the last: aa 00 ff" in str(unread(b"\xaa\x00\xff"))
+    assert str(unread(b"\x01" * 33)).endswith("01 01 ...")
+
+
 def test_a_whole_frame_without_a_reading_is_no_noise_and_a_damaged_one_is() -> None:
     async def main() -> None:
         device = dust()
@@ -277,6 +308,7 @@ def test_a_tag_that_falls_silent_is_lost_once_for_its_own_or_the_radio_s_reason(
         ((at, _, why),) = shelf.lapses()
         assert 90 <= at <= 96.1  # SILENT_AFTER_S is 60, looked at to a tenth
         assert why == word
+        assert ("battery" in shelf.health.hint) is (radio is None)  # it has no wires
         ear.advert(Advert(ADDRESS, -60, {0x0499: tag.payload()}, {}))
         assert shelf.readings[-1].values.keys() == {"quality", *tag.truth()}
         job.cancel()
