@@ -123,7 +123,7 @@ class Port(Protocol):
                 alone for a second after a time-out.
 
         Raises:
-            NoReply: nothing came in time.
+            NoReply: nothing came in time, or only the question itself or a late answer to an earlier one.
             BadFrame: something came in time, but no answer.
             PortGone: the port is not there.
         """

@@ -23,7 +23,20 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from drivers.contract import Asked, BadFrame, Channel, LineSettings, Name, NotReady, Port, Seek, Span, Value, Values
+from drivers.contract import (
+    Asked,
+    BadFrame,
+    Channel,
+    LineSettings,
+    Name,
+    NoReply,
+    NotReady,
+    Port,
+    Seek,
+    Span,
+    Value,
+    Values,
+)
 from drivers.decimals import float32, places
 from drivers.units import UNITS, suggestion
 
@@ -49,6 +62,11 @@ EXCEPTIONS = {
     11: "gateway target does not respond",
 }
 BUSY = (5, 6)
+UNREACHED = (10, 11)
+HINT_UNREACHED = (
+    "The converter answers, the device behind it does not. Check the power of the device, `unit`, the wires A and B, "
+    "and the speed and the time-out that are set in the converter."
+)
 SLAVES = range(1, 248)
 """Addresses on a serial line: "MODBUS over Serial Line" V1.02, section 2.2. TCP has 0 and 255 too."""
 TRANSACTIONS = itertools.cycle(range(1, 0x10000))
@@ -283,7 +301,10 @@ class Modbus(Asked):
             raise BadFrame(f"CRC is {answer[-2:].hex(' ')}, the bytes give {with_crc(answer[:-2])[-2:].hex(' ')}")
         if answer[1] & 0x7F != self.profile.function:
             raise BadFrame(f"function {answer[1] & 0x7F}; the profile reads with function {self.profile.function}")
-        data = data_of(answer[1:-2])
+        try:
+            data = data_of(answer[1:-2])
+        except NoReply as error:  # the device said nothing; this frame of its converter is sound
+            raise NotReady(str(error), hint=error.hint) from error
         count = len(data) // 2
         start = self.profile.start_of(count) if asked is None else asked
         inside = tuple(r for r in self.profile.registers if start <= r.address and r.end <= start + count)
@@ -324,12 +345,14 @@ def split_request(frame: bytes) -> tuple[int | None, bytes]:
 
 
 def data_of(pdu: bytes) -> bytes:
-    """Return the registers in an answer (function, byte count, data). Raises BadFrame, NotReady."""
+    """Return the registers in an answer (function, byte count, data). Raises BadFrame, NotReady, NoReply."""
     function, count = pdu[0], pdu[1]
     if function & 0x80:
         said = f"the device answers with exception {count}: {EXCEPTIONS.get(count, 'not in the standard')}"
         if count in BUSY:
             raise NotReady(said)
+        if count in UNREACHED:
+            raise NoReply(said, hint=HINT_UNREACHED)
         raise BadFrame(said, hint="Check that the profile fits this model and firmware.")
     if count != len(pdu) - 2 or count % 2 or not count:
         raise BadFrame(f"the answer says {count} bytes of registers and carries {len(pdu) - 2}")

@@ -16,6 +16,7 @@ next request.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -29,6 +30,8 @@ REOPEN_S = 1.0
 LOG_PAUSE_S = 60.0  # a port that comes and goes is told once a minute
 MUTE_S, MOST_UNANSWERED = 30.0, 5  # a TCP connection on which so many questions got no byte for so long is gone
 MOST_HELD = 65_536  # bytes that may come while one answer is awaited
+MISSED = 8  # questions whose late answers are known
+HINT_SLOW = "A device on this port takes longer than its `timeout`; set that higher."
 SHOWN = 32  # bytes of an answer that is none, for the log
 
 Tap = Callable[[str, bytes], None]
@@ -86,6 +89,7 @@ class Line:
         self._noise = 0
         self._held: dict[str, float] = {}
         self._unanswered = 0
+        self._missed: deque[Seek] = deque(maxlen=MISSED)
         self._came_at = 0.0
         self._log_says: str | None = None
         self._gone_told_at = -LOG_PAUSE_S
@@ -160,9 +164,11 @@ class Line:
                 answer = await self._answer(request, seek, self._quiet_from + within)
                 answered = True
             finally:
-                self._unanswered += not answered
-                if not (answered or tagged):
-                    self._held[place] = self._loop.time() + LATE_S
+                if not answered:
+                    self._unanswered += 1
+                    self._missed.append(seek)
+                    if not tagged:
+                        self._held[place] = self._loop.time() + LATE_S
             return answer
         finally:
             self._turn.release()
@@ -273,6 +279,8 @@ class Line:
                 raise NoReply(
                     "no reply in time; only the question came back, from an adapter that hears itself"
                 ) from None
+            if any(late(bytes(self._buffer)) for late in self._missed):
+                raise NoReply("no reply in time, but a late one to an earlier question", hint=HINT_SLOW) from None
             shown = self._buffer[:SHOWN].hex(" ") + (" ..." if len(self._buffer) > SHOWN else "")
             raise BadFrame(f"{len(self._buffer)} bytes came that are no answer: {shown}") from None
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from drivers.contract import Asked, BadFrame, DeviceError, NotReady, Values
+from drivers.contract import Asked, BadFrame, DeviceError, NoReply, NotReady, Values
 from hil.twins.modbus import ModbusSlave, crc16, noise, sdm630
 from hil.vclock import run
 from tests.drivers.driver_bench import TwinPort
@@ -142,7 +142,8 @@ def test_over_tcp_a_late_answer_is_told_by_its_transaction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "error"), [(2, BadFrame), (4, BadFrame), (5, NotReady), (6, NotReady), (99, BadFrame)]
+    ("code", "error"),
+    [(2, BadFrame), (4, BadFrame), (5, NotReady), (6, NotReady), (10, NoReply), (11, NoReply), (99, BadFrame)],
 )
 @pytest.mark.parametrize("transport", ["serial", "tcp"])
 def test_a_refusal_is_told_by_its_code(
@@ -155,8 +156,12 @@ def test_a_refusal_is_told_by_its_code(
         refusal = bytes([0x84, code])
         return rtu(1, refusal) if transport == "serial" else mbap(int.from_bytes(request[:2], "big"), 1, refusal)
 
-    with pytest.raises(error, match=f"exception {code}"):
+    with pytest.raises(error, match=f"exception {code}") as refused:
         asyncio.run(meter.poll(TwinPort(hear, transport=transport)))
+    assert ("converter" in refused.value.hint) is (error is NoReply)
+    with pytest.raises(BadFrame if error is BadFrame else NotReady, match=f"exception {code}") as decoded:
+        meter.decode(rtu(1, bytes([0x84, code])))  # a frame that is there is no reply that is not
+    assert decoded.value.hint == refused.value.hint
 
 
 # Registers
