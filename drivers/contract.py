@@ -30,6 +30,9 @@ Value = int | float | bool | str | None
 Values = Mapping[str, Value]
 """One look at a device: channel name to value. A channel that was not looked at is absent."""
 
+QUALITY = "quality"
+"""No channel has this name: it is that of the record by which the gateway tells why a device gives no values."""
+
 Span = tuple[int, int]
 """Where a frame lies in a buffer: first byte, one past the last."""
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from drivers.contract import (
+    QUALITY,
     Asked,
     BadFrame,
     Channel,
@@ -91,6 +92,13 @@ class Register(BaseModel):
     invalid: Annotated[tuple[int, ...], Field(strict=False)] = Field(
         (), description="Raw values with which the device says that it has no reading; of float32 its bits."
     )
+
+    @field_validator("channel")
+    @classmethod
+    def _channel_is_free(cls, name: str) -> str:
+        if name == QUALITY:
+            raise ValueError(f'"channel" must not be "{name}": records of why a device gives no values have that name')
+        return name
 
     @field_validator("unit")
     @classmethod

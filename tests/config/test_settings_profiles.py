@@ -11,6 +11,7 @@ REGISTERS = PROFILE[PROFILE.index("[[register]]") :]
 VOLTS, AMPERES = '[[register]] "volts": ', '[[register]] "amperes": '
 SENT = "as it is sent: the first register is 0"
 UNKNOWN = "not a known key; did you mean"
+OURS = '"channel" must not be "quality": records of why a device gives no values have that name'
 TYPES = '"uint16", "int16", "uint32", "int32", "uint64", "int64" or "float32"'
 NEEDS = '"channel", "address", "unit" and "title"'
 
@@ -57,6 +58,11 @@ def spoilt(tmp_path: Path, old: str, new: str) -> list[str]:
             "dataset",
             "most_registers = 1\ndataset",
             f'7: {VOLTS}"volts" takes 2 registers; the device gives 1 in one answer',
+        ),
+        (
+            '"amperes"',
+            '"quality"',
+            f'14: [[register]] "quality": {OURS}',
         ),
         ("dataset", "function = 5\ndataset", '4: "function" must be 3 or 4, not 5'),
         ("dataset", 'recorded = "yes"\ndataset', '4: "recorded" must be true or false without quotes, not "yes"'),
