@@ -243,7 +243,7 @@ class OnPort(Driver):
 class Asked(OnPort):
     """A device that speaks when asked."""
 
-    every: float = Field(10.0, gt=0, le=86_400, description="Seconds between two polls.")
+    every: float = Field(10.0, ge=0.001, le=86_400, description="Seconds between two polls.")
     timeout: float = Field(
         0.3, ge=0.01, le=60, description="Seconds the device may take to begin its answer; wire time comes on top."
     )
