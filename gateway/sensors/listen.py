@@ -4,8 +4,10 @@ Frames come by call, not by waiting: the line or the radio hands them over as th
 watches for silence. One lost frame among good ones is counted; a device is in trouble when it gave nothing at all
 for longer than its kind ever pauses.
 
-``every`` thins what is kept: time is cut into slots of that length, and each channel keeps its first value in a
-slot. A talker that sends its channels in different sentences keeps all of them that way.
+``every`` thins what is kept: of each channel the value next to each instant of a grid, so that one that is said just
+that often is kept each time, though it comes some milliseconds early or late. It is taken as next to it where the one
+after it, going by the last pause, would be further off. A talker that sends its channels in different sentences keeps
+all of them that way. A channel that is new takes the grid of the others: what one sentence says stays together.
 """
 
 import asyncio
@@ -52,7 +54,8 @@ class Ear:
         self._device = device
         self._account = account
         self._loop = asyncio.get_running_loop()
-        self._slots: dict[str, int] = {}
+        self._said_at: dict[str, float] = {}
+        self._due: dict[str, float] = {}
         self._heard_at = self._loop.time()
         self._loss: DeviceError | None = None
         self._unread = b""
@@ -116,7 +119,8 @@ class Ear:
                     self._account.lost(silence(self._device))
                 hindered = isinstance(wrong, PortGone)
                 self._loss = None
-                self._slots.clear()  # the first good frame after a silence is kept
+                self._said_at.clear()
+                self._due.clear()  # the first good frame after a silence is kept
                 self._heard_at = self._loop.time()
 
     def _idle_talk(self) -> NotReady | None:
@@ -132,7 +136,16 @@ class Ear:
     def _thin(self, values: Values) -> Values:
         if self._device.every == 0:
             return values
-        slot = int(self._loop.time() // self._device.every)
-        new = {name: value for name, value in values.items() if self._slots.get(name) != slot}
-        self._slots.update(dict.fromkeys(new, slot))
-        return new
+        now = self._loop.time()
+        return {name: value for name, value in values.items() if self._is_due(name, now)}
+
+    def _is_due(self, name: str, now: float) -> bool:
+        half_a_pause = (now - self._said_at.get(name, now)) / 2
+        self._said_at[name] = now
+        if now < self._due.get(name, now) - half_a_pause:
+            return False
+        following = self._due.get(name, now) + self._device.every
+        if name not in self._due:  # one that is new joins those that are there
+            following = max(self._due.values(), default=following)
+        self._due[name] = following if following - half_a_pause > now else now + self._device.every
+        return True
