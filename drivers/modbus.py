@@ -240,7 +240,7 @@ class Modbus(Asked):
     """A ``[[device]]`` with ``driver = "modbus"``."""
 
     driver: Literal["modbus"]
-    unit: int = Field(1, ge=0, le=255, description="Unit id (slave address) of the device; 1 to 247 on a serial port.")
+    unit: int = Field(1, ge=0, le=255, description="Unit id (slave address) of the device; 1 to 247 on a serial line.")
     profile: Profile = Field(description="Name of a register map, profiles/NAME.toml.")
     framing: Literal["rtu", "tcp"] | None = Field(
         None, description='How requests are framed; "rtu" on a serial line, "tcp" over TCP unless it says otherwise.'
@@ -261,10 +261,11 @@ class Modbus(Asked):
 
     def misfits(self, transport: Literal["serial", "tcp"]) -> dict[str, str]:
         """A slave address: 0 is for all slaves at once, and none answers; those from 248 are reserved."""
-        if transport == "tcp" or self.unit in SLAVES:
+        if self.unit in SLAVES or (transport == "tcp" and self.framing != "rtu"):
             return {}
+        where = "on a serial port" if transport == "serial" else 'with framing = "rtu"'
         step = "write the slave address that the device is set to"
-        return {"unit": f'"unit" must be {SLAVES[0]} to {SLAVES[-1]} on a serial port, not {self.unit}; {step}'}
+        return {"unit": f'"unit" must be {SLAVES[0]} to {SLAVES[-1]} {where}, not {self.unit}; {step}'}
 
     def place(self) -> str:
         """The unit id: two sections may read the same device."""

@@ -154,7 +154,11 @@ def test_a_unit_id_that_no_device_on_a_serial_line_can_have_is_told_there_and_ta
     assert faults(tmp_path, text) == [
         f'pole.toml:14: {METER}"unit" must be 1 to 247 on a serial port, not {unit}; {step}'
     ]
-    assert faults(tmp_path, edited(text, ("/dev/serial/by-id/usb-FTDI-port0", "tcp://192.0.2.1:502"))) == []
+    over_tcp = edited(text, ("/dev/serial/by-id/usb-FTDI-port0", "tcp://192.0.2.1:502"))
+    assert faults(tmp_path, over_tcp) == []
+    assert faults(tmp_path, edited(over_tcp, ("profile =", 'framing = "rtu"\nprofile ='))) == [
+        f'pole.toml:14: {METER}"unit" must be 1 to 247 with framing = "rtu", not {unit}; {step}'
+    ]
 
 
 @pytest.mark.parametrize("unit", [1, 247])
