@@ -5,6 +5,8 @@ One line, many devices. The rules, each paid for by somebody's wrong data:
 * One asks at a time, in the order they came.
 * Nobody speaks before the line was silent for 3.5 characters; what came unasked until then is thrown away.
 * An answer is what the driver's ``seek`` accepts for this very request, wherever it begins.
+* What came instead is told for what it is: an adapter that hears itself gives the question back, and a slow device a
+  late answer to an earlier question. Neither is a bad frame of the device that was asked.
 * After a time-out, or when the asker gave up, *that device* is left alone for ``LATE_S``: a late answer to the
   old request could pass for the answer to the new one. The others go on. Where requests are numbered (``tagged``)
   this is not needed.
