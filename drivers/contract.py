@@ -30,6 +30,9 @@ Value = int | float | bool | str | None
 Values = Mapping[str, Value]
 """One look at a device: channel name to value. A channel that was not looked at is absent."""
 
+QUALITY = "quality"
+"""No channel has this name: it is that of the record by which the gateway tells why a device gives no values."""
+
 Span = tuple[int, int]
 """Where a frame lies in a buffer: first byte, one past the last."""
 
@@ -84,7 +87,10 @@ class NoReply(DeviceError):
     """Nothing came."""
 
     word = "no-reply"
-    hint = "Check the power of the device, its address, and that the two wires (A/B, or TX/RX) are not swapped."
+    hint = (
+        "Check the power of the device, its address, that the two wires (A/B, or TX/RX) are not swapped, "
+        "and whether it needs a longer `timeout`."
+    )
 
 
 class PortGone(DeviceError):
@@ -120,7 +126,7 @@ class Port(Protocol):
                 alone for a second after a time-out.
 
         Raises:
-            NoReply: nothing came in time.
+            NoReply: nothing came in time, or only the question itself or a late answer to an earlier one.
             BadFrame: something came in time, but no answer.
             PortGone: the port is not there.
         """
@@ -237,7 +243,7 @@ class OnPort(Driver):
 class Asked(OnPort):
     """A device that speaks when asked."""
 
-    every: float = Field(10.0, gt=0, le=86_400, description="Seconds between two polls.")
+    every: float = Field(10.0, ge=0.001, le=86_400, description="Seconds between two polls.")
     timeout: float = Field(
         0.3, ge=0.01, le=60, description="Seconds the device may take to begin its answer; wire time comes on top."
     )

@@ -20,10 +20,24 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from drivers.contract import Asked, BadFrame, Channel, LineSettings, Name, NotReady, Port, Seek, Span, Value, Values
+from drivers.contract import (
+    QUALITY,
+    Asked,
+    BadFrame,
+    Channel,
+    LineSettings,
+    Name,
+    NoReply,
+    NotReady,
+    Port,
+    Seek,
+    Span,
+    Value,
+    Values,
+)
 from drivers.decimals import float32, places
 from drivers.units import UNITS, suggestion
 
@@ -36,6 +50,7 @@ WORDS = {
     "int64": 4,
     "float32": 2,
 }
+REGISTERS = 0x10000  # that a device can have
 EXCEPTIONS = {
     1: "illegal function",
     2: "illegal data address",
@@ -48,6 +63,11 @@ EXCEPTIONS = {
     11: "gateway target does not respond",
 }
 BUSY = (5, 6)
+UNREACHED = (10, 11)
+HINT_UNREACHED = (
+    "The converter answers, the device behind it does not. Check the power of the device, `unit`, the wires A and B, "
+    "and the speed and the time-out that are set in the converter."
+)
 SLAVES = range(1, 248)
 """Addresses on a serial line: "MODBUS over Serial Line" V1.02, section 2.2. TCP has 0 and 255 too."""
 TRANSACTIONS = itertools.cycle(range(1, 0x10000))
@@ -70,8 +90,15 @@ class Register(BaseModel):
     scale: float = Field(1.0, description="The value is raw x scale + offset.")
     offset: float = 0.0
     invalid: Annotated[tuple[int, ...], Field(strict=False)] = Field(
-        (), description="Raw values (unsigned) with which the device says that it has no reading."
+        (), description="Raw values with which the device says that it has no reading; of float32 its bits."
     )
+
+    @field_validator("channel")
+    @classmethod
+    def _channel_is_free(cls, name: str) -> str:
+        if name == QUALITY:
+            raise ValueError(f'"channel" must not be "{name}": records of why a device gives no values have that name')
+        return name
 
     @field_validator("unit")
     @classmethod
@@ -79,6 +106,26 @@ class Register(BaseModel):
         if symbol and symbol not in UNITS:
             raise ValueError(f'"{symbol}" is not a unit of SenML{suggestion(symbol)}')
         return symbol
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_leaves_something(cls, scale: float) -> float:
+        if scale == 0:
+            raise ValueError('"scale" must not be 0: every value would be the same')
+        return scale
+
+    @field_validator("invalid")
+    @classmethod
+    def _invalid_can_come(cls, codes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        """Data sheets put the code of a signed register as -32768 or as 8000 hex: keep the bits."""
+        if (kind := info.data.get("type")) is None:  # it is told already
+            return codes
+        bits = 16 * WORDS[kind]
+        least, most = -(1 << bits - 1) if kind.startswith("int") else 0, (1 << bits) - 1
+        for number, code in enumerate(codes, 1):
+            if not least <= code <= most:
+                raise ValueError(f'"invalid" number {number} must be {least} to {most}: raw values of {kind}')
+        return tuple(code % (1 << bits) for code in codes)
 
     @property
     def end(self) -> int:
@@ -130,7 +177,7 @@ class Profile(BaseModel):
     function: Literal[3, 4] = Field(3, description="3: holding registers, 4: input registers.")
     word_order: Literal["high-first", "low-first"] = "high-first"
     most_registers: int = Field(125, ge=1, le=125, description="Registers the device gives in one answer.")
-    baud: int = 9600
+    baud: int = Field(9600, ge=50, le=4_000_000)
     parity: Literal["none", "even", "odd"] = "none"
     stop_bits: Literal[1, 2] = 1
     registers: Annotated[tuple[Register, ...], Field(alias="register", strict=False)]
@@ -144,6 +191,11 @@ class Profile(BaseModel):
             if register.channel in seen:
                 raise _at(index, f'channel "{register.channel}" stands twice; give each register a name of its own')
             seen.add(register.channel)
+            if register.end > REGISTERS:
+                raise _at(index, f'"{register.channel}" goes beyond the last register, which is {REGISTERS - 1}')
+            if WORDS[register.type] > self.most_registers:
+                short = f"the device gives {self.most_registers} in one answer"
+                raise _at(index, f'"{register.channel}" takes {WORDS[register.type]} registers; {short}')
         in_order = sorted(enumerate(self.registers), key=lambda item: item[1].address)
         for (_, low), (index, high) in itertools.pairwise(in_order):
             if high.address < low.end:
@@ -188,7 +240,7 @@ class Modbus(Asked):
     """A ``[[device]]`` with ``driver = "modbus"``."""
 
     driver: Literal["modbus"]
-    unit: int = Field(1, ge=0, le=255, description="Unit id (slave address) of the device; 1 to 247 on a serial port.")
+    unit: int = Field(1, ge=0, le=255, description="Unit id (slave address) of the device; 1 to 247 on a serial line.")
     profile: Profile = Field(description="Name of a register map, profiles/NAME.toml.")
     framing: Literal["rtu", "tcp"] | None = Field(
         None, description='How requests are framed; "rtu" on a serial line, "tcp" over TCP unless it says otherwise.'
@@ -209,10 +261,11 @@ class Modbus(Asked):
 
     def misfits(self, transport: Literal["serial", "tcp"]) -> dict[str, str]:
         """A slave address: 0 is for all slaves at once, and none answers; those from 248 are reserved."""
-        if transport == "tcp" or self.unit in SLAVES:
+        if self.unit in SLAVES or (transport == "tcp" and self.framing != "rtu"):
             return {}
+        where = "on a serial port" if transport == "serial" else 'with framing = "rtu"'
         step = "write the slave address that the device is set to"
-        return {"unit": f'"unit" must be {SLAVES[0]} to {SLAVES[-1]} on a serial port, not {self.unit}; {step}'}
+        return {"unit": f'"unit" must be {SLAVES[0]} to {SLAVES[-1]} {where}, not {self.unit}; {step}'}
 
     def place(self) -> str:
         """The unit id: two sections may read the same device."""
@@ -257,7 +310,10 @@ class Modbus(Asked):
             raise BadFrame(f"CRC is {answer[-2:].hex(' ')}, the bytes give {with_crc(answer[:-2])[-2:].hex(' ')}")
         if answer[1] & 0x7F != self.profile.function:
             raise BadFrame(f"function {answer[1] & 0x7F}; the profile reads with function {self.profile.function}")
-        data = data_of(answer[1:-2])
+        try:
+            data = data_of(answer[1:-2])
+        except NoReply as error:  # the device said nothing; this frame of its converter is sound
+            raise NotReady(str(error), hint=error.hint) from error
         count = len(data) // 2
         start = self.profile.start_of(count) if asked is None else asked
         inside = tuple(r for r in self.profile.registers if start <= r.address and r.end <= start + count)
@@ -298,12 +354,14 @@ def split_request(frame: bytes) -> tuple[int | None, bytes]:
 
 
 def data_of(pdu: bytes) -> bytes:
-    """Return the registers in an answer (function, byte count, data). Raises BadFrame, NotReady."""
+    """Return the registers in an answer (function, byte count, data). Raises BadFrame, NotReady, NoReply."""
     function, count = pdu[0], pdu[1]
     if function & 0x80:
         said = f"the device answers with exception {count}: {EXCEPTIONS.get(count, 'not in the standard')}"
         if count in BUSY:
             raise NotReady(said)
+        if count in UNREACHED:
+            raise NoReply(said, hint=HINT_UNREACHED)
         raise BadFrame(said, hint="Check that the profile fits this model and firmware.")
     if count != len(pdu) - 2 or count % 2 or not count:
         raise BadFrame(f"the answer says {count} bytes of registers and carries {len(pdu) - 2}")

@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 
 import pynmea2
 
-from drivers.contract import BadFrame, Channel, NotReady, Span, Streamed, Value, Values
+from drivers.contract import QUALITY, BadFrame, Channel, NotReady, Span, Streamed, Value, Values
 
 KNOT = 1852 / 3600  # m/s
 SPEED = {"N": KNOT, "M": 1.0, "K": 1 / 3.6, "S": 0.44704}  # m/s: knots, m/s, km/h, statute miles/h
@@ -208,10 +208,10 @@ def _xdr(sentence: pynmea2.TalkerSentence) -> dict[str, Value]:
 
 
 def _name(plain: str, unit: str) -> str:
-    """Name the channel of a transducer; what has no unit must not look like what has one."""
+    """Name the channel of a transducer; what has no unit must not look like what has one, nor like what is ours."""
     if unit:
         return f"{plain}_{SUFFIXES[unit]}"
-    return f"{plain}_raw" if plain in Nmea0183.CHANNELS or _unit_of(plain) else plain
+    return f"{plain}_raw" if plain in {QUALITY, *Nmea0183.CHANNELS} or _unit_of(plain) else plain
 
 
 def _unit_of(name: str) -> str:

@@ -54,10 +54,10 @@ class Pms5003(Streamed):
         _, _, *words, checksum = FRAME.unpack(frame)
         if checksum != sum(frame[:-2]):
             raise BadFrame(f"checksum is {checksum:04x}, the bytes give {sum(frame[:-2]):04x}")
-        if not any(words):
-            raise NotReady("all words are zero: the sensor is warming up")
         if error := words[12] & 0xFF:
             raise NotReady(f"the sensor reports error {error:02x}", hint="Replace it if that stays after a restart.")
+        if not any(words[:12]):  # no air outdoors is without one particle in 0.1 L; the last word has a version always
+            raise NotReady("all values are zero: the sensor is warming up")
         counts = words[6:12]
         if counts != sorted(counts, reverse=True):
             raise BadFrame("it counts more large particles than small ones", hint=NO_PMS5003)

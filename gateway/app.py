@@ -38,7 +38,7 @@ from gateway.link.mqtt_link import Link
 from gateway.link.uplink import Uplink
 from gateway.remote.change import Change
 from gateway.remote.config_folder import kept_from_others
-from gateway.sensors.account import QUALITY, Account
+from gateway.sensors.account import Account
 from gateway.sensors.crew import Crew
 from gateway.store.buffer import Buffer
 from gateway.store.journal import Journal
@@ -186,8 +186,7 @@ class Pole:
         left = self._journal.open()
         await self._buffer.restore(left, self._within)
         for reading in left.readings:
-            channels = (name for name in reading.values if QUALITY not in name)
-            self._catalogue.remember(reading.device, channels, left.units.get(reading.device, {}))
+            self._catalogue.remember(reading.device, reading.channels, left.units.get(reading.device, {}))
             self.packer.keep(reading)
         if self._journal.trouble:
             log.info("a crash may lose what is not on the disk yet", why=self._journal.trouble)

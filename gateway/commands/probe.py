@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from drivers.contract import Advert, Advertised, Asked, DeviceError, Driver, NoReply, OnPort, Streamed, Values
+from drivers.contract import Advert, Advertised, Asked, DeviceError, Driver, NoReply, NotReady, OnPort, Streamed, Values
 from gateway import shares
 from gateway.commands.check import FILE, report
 from gateway.commands.values import table
@@ -19,6 +19,7 @@ from gateway.config.toml_text import quoted
 from gateway.host import log
 from gateway.sensors.crew import line_on
 from gateway.sensors.line import Line, LinePort
+from gateway.sensors.listen import silence, unread
 
 OPEN_S = 3.0
 ROW = 16  # bytes
@@ -97,6 +98,8 @@ async def _read(device: Driver, settings: Settings, tape: Tape) -> Values:
             async with asyncio.timeout(OPEN_S):
                 await line.opened()
         except TimeoutError:
+            if keeping.done():  # it never ends by itself: what ended it is to be told
+                keeping.result()
             raise line.trouble() or NoReply(f"port {device.port} did not open") from None
         if isinstance(device, Asked):
             return await device.poll(LinePort(line, device.place(), device.timeout))
@@ -110,7 +113,7 @@ async def _from_line(device: OnPort, line: Line) -> Values:
     assert isinstance(device, Streamed)  # noqa: S101  # a device on a port is asked or talks by itself
     first = First(device, line.trouble)
     line.stream(device.seek, device.LONGEST, first.take)
-    return await first.values(device.SILENT_AFTER_S)
+    return await first.values()
 
 
 async def _from_air(device: Advertised, adapter: str, tape: Tape) -> Values:
@@ -128,7 +131,7 @@ async def _from_air(device: Advertised, adapter: str, tape: Tape) -> Values:
     radio.hear(device.address, take)
     jobs = [asyncio.create_task(radio.run()), asyncio.create_task(first.end_with(radio.gone()))]
     try:
-        return await first.values(device.SILENT_AFTER_S)
+        return await first.values()
     finally:
         for job in jobs:
             job.cancel()
@@ -138,7 +141,7 @@ async def _from_air(device: Advertised, adapter: str, tape: Tape) -> Values:
 class First:
     """Waits for the first frame of a talker that gives values."""
 
-    def __init__(self, device: Driver, trouble: Callable[[], DeviceError | None]) -> None:
+    def __init__(self, device: Streamed | Advertised, trouble: Callable[[], DeviceError | None]) -> None:
         self._device = device
         self._trouble = trouble
         self._loss: DeviceError | None = None
@@ -151,6 +154,8 @@ class First:
         except DeviceError as loss:
             self._loss = loss
             return False
+        if not values and not isinstance(self._loss, NotReady):  # one that says why tells more
+            self._loss = unread(frame)
         if values and not self._found.done():
             self._found.set_result(values)
         return True
@@ -161,11 +166,12 @@ class First:
         if (trouble := self._trouble()) and not self._found.done():
             self._found.set_exception(trouble)
 
-    async def values(self, within: float) -> Values:
+    async def values(self) -> Values:
         """Wait for it. Raises what was wrong with the last frame, with the port, or NoReply."""
+        within = self._device.SILENT_AFTER_S
         click.echo(f"it talks by itself; listening for {within:.0f} s at the most", err=True)
         try:
             async with asyncio.timeout(within):
                 return await self._found
         except TimeoutError:
-            raise self._loss or self._trouble() or NoReply(f"nothing came for {within:.0f} s") from None
+            raise self._loss or self._trouble() or silence(self._device) from None

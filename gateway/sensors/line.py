@@ -5,6 +5,8 @@ One line, many devices. The rules, each paid for by somebody's wrong data:
 * One asks at a time, in the order they came.
 * Nobody speaks before the line was silent for 3.5 characters; what came unasked until then is thrown away.
 * An answer is what the driver's ``seek`` accepts for this very request, wherever it begins.
+* What came instead is told for what it is: an adapter that hears itself gives the question back, and a slow device a
+  late answer to an earlier question. Neither is a bad frame of the device that was asked.
 * After a time-out, or when the asker gave up, *that device* is left alone for ``LATE_S``: a late answer to the
   old request could pass for the answer to the new one. The others go on. Where requests are numbered (``tagged``)
   this is not needed.
@@ -16,6 +18,7 @@ next request.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -29,6 +32,8 @@ REOPEN_S = 1.0
 LOG_PAUSE_S = 60.0  # a port that comes and goes is told once a minute
 MUTE_S, MOST_UNANSWERED = 30.0, 5  # a TCP connection on which so many questions got no byte for so long is gone
 MOST_HELD = 65_536  # bytes that may come while one answer is awaited
+MISSED = 8  # questions whose late answers are known
+HINT_SLOW = "A device on this port takes longer than its `timeout`; set that higher."
 SHOWN = 32  # bytes of an answer that is none, for the log
 
 Tap = Callable[[str, bytes], None]
@@ -86,6 +91,7 @@ class Line:
         self._noise = 0
         self._held: dict[str, float] = {}
         self._unanswered = 0
+        self._missed: deque[Seek] = deque(maxlen=MISSED)
         self._came_at = 0.0
         self._log_says: str | None = None
         self._gone_told_at = -LOG_PAUSE_S
@@ -157,12 +163,14 @@ class Line:
             self._quiet_from = self._loop.time() + len(request) * self._wire.character_s
             answered = False
             try:
-                answer = await self._answer(seek, self._quiet_from + within)
+                answer = await self._answer(request, seek, self._quiet_from + within)
                 answered = True
             finally:
-                self._unanswered += not answered
-                if not (answered or tagged):
-                    self._held[place] = self._loop.time() + LATE_S
+                if not answered:
+                    self._unanswered += 1
+                    self._missed.append(seek)
+                    if not tagged:
+                        self._held[place] = self._loop.time() + LATE_S
             return answer
         finally:
             self._turn.release()
@@ -256,7 +264,7 @@ class Line:
             await asyncio.sleep(max(0.0, heard + self._wire.silence_s - self._loop.time()))
         self._must_be_open()
 
-    async def _answer(self, seek: Seek, deadline: float) -> bytes:
+    async def _answer(self, request: bytes, seek: Seek, deadline: float) -> bytes:
         self._must_be_open()  # the port may have been lost in the very write
         try:
             async with asyncio.timeout_at(deadline):
@@ -269,6 +277,12 @@ class Line:
         except TimeoutError:
             if not self._buffer:
                 raise NoReply("no reply in time") from None
+            if self._buffer == request:
+                raise NoReply(
+                    "no reply in time; only the question came back, from an adapter that hears itself"
+                ) from None
+            if any(late(bytes(self._buffer)) for late in self._missed):
+                raise NoReply("no reply in time, but a late one to an earlier question", hint=HINT_SLOW) from None
             shown = self._buffer[:SHOWN].hex(" ") + (" ..." if len(self._buffer) > SHOWN else "")
             raise BadFrame(f"{len(self._buffer)} bytes came that are no answer: {shown}") from None
 

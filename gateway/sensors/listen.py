@@ -4,8 +4,10 @@ Frames come by call, not by waiting: the line or the radio hands them over as th
 watches for silence. One lost frame among good ones is counted; a device is in trouble when it gave nothing at all
 for longer than its kind ever pauses.
 
-``every`` thins what is kept: time is cut into slots of that length, and each channel keeps its first value in a
-slot. A talker that sends its channels in different sentences keeps all of them that way.
+``every`` thins what is kept: of each channel the value next to each instant of a grid, so that one that is said just
+that often is kept each time, though it comes some milliseconds early or late. It is taken as next to it where the one
+after it, going by the last pause, would be further off. A talker that sends its channels in different sentences keeps
+all of them that way. A channel that is new takes the grid of the others: what one sentence says stays together.
 """
 
 import asyncio
@@ -25,6 +27,25 @@ from drivers.contract import (
 )
 from gateway.sensors.account import Account
 
+HINT_WIRES = "Check the power of the device, and that the two wires (TX/RX, or A/B) are not swapped."
+HINT_AIR = "Check the battery of the device, its `address`, and that it is near enough."
+HINT_UNREAD = "Set the device to send what its driver reads; the README has it under Devices."
+SHOWN = 32  # bytes of a frame that gives nothing, for the log
+
+
+def silence(device: Streamed | Advertised) -> NoReply:
+    """Tell that a device said nothing for longer than its kind ever pauses."""
+    hint = HINT_AIR if isinstance(device, Advertised) else HINT_WIRES
+    return NoReply(f"nothing came for {device.SILENT_AFTER_S:.0f} s", hint=hint)
+
+
+def unread(frame: bytes) -> NotReady:
+    """Tell that a device says only what its driver does not read; ``frame`` is the last of it."""
+    is_text = frame.isascii() and frame.decode().strip().isprintable()
+    shown = frame[:SHOWN].decode().strip() if is_text else frame[:SHOWN].hex(" ")
+    dots = " ..." if len(frame) > SHOWN else ""
+    return NotReady(f"whole frames came, none with a value that is read; the last: {shown}{dots}", hint=HINT_UNREAD)
+
 
 class Ear:
     """Takes the frames of one device."""
@@ -33,9 +54,12 @@ class Ear:
         self._device = device
         self._account = account
         self._loop = asyncio.get_running_loop()
-        self._slots: dict[str, int] = {}
+        self._said_at: dict[str, float] = {}
+        self._due: dict[str, float] = {}
         self._heard_at = self._loop.time()
         self._loss: DeviceError | None = None
+        self._unread = b""
+        self._unread_at = self._heard_at
 
     def seek(self, buffer: bytes) -> Span | None:
         """Find the first frame of a device that streams."""
@@ -60,6 +84,8 @@ class Ear:
             self._heard_at = self._loop.time()
             self._loss = None
             self._account.took(self._thin(values))
+        else:
+            self._unread, self._unread_at = frame, self._loop.time()
         return True
 
     def advert(self, advert: Advert) -> None:
@@ -87,14 +113,20 @@ class Ear:
                 wrong = trouble()
                 if isinstance(wrong, PortGone):
                     self._account.lost(wrong)
-                elif said := self._loss or wrong:  # what the frames said tells more than that there was noise
+                elif said := self._loss or self._idle_talk() or wrong:  # what frames say tells more than noise
                     self._account.lost(said)
                 elif not hindered:  # else its port came back a moment ago: it gets its whole time
-                    self._account.lost(NoReply(f"nothing came for {silent_after:.0f} s"))
+                    self._account.lost(silence(self._device))
                 hindered = isinstance(wrong, PortGone)
                 self._loss = None
-                self._slots.clear()  # the first good frame after a silence is kept
+                self._said_at.clear()
+                self._due.clear()  # the first good frame after a silence is kept
                 self._heard_at = self._loop.time()
+
+    def _idle_talk(self) -> NotReady | None:
+        """Tell what is still said, though long after the last value; a talker ends its turns with such, too."""
+        talks = self._unread_at - self._heard_at > self._device.SILENT_AFTER_S / 2
+        return unread(self._unread) if talks else None
 
     def _lose(self, loss: DeviceError) -> None:
         """Note a loss among what may be good frames, which says nothing of the device yet."""
@@ -104,7 +136,16 @@ class Ear:
     def _thin(self, values: Values) -> Values:
         if self._device.every == 0:
             return values
-        slot = int(self._loop.time() // self._device.every)
-        new = {name: value for name, value in values.items() if self._slots.get(name) != slot}
-        self._slots.update(dict.fromkeys(new, slot))
-        return new
+        now = self._loop.time()
+        return {name: value for name, value in values.items() if self._is_due(name, now)}
+
+    def _is_due(self, name: str, now: float) -> bool:
+        half_a_pause = (now - self._said_at.get(name, now)) / 2
+        self._said_at[name] = now
+        if now < self._due.get(name, now) - half_a_pause:
+            return False
+        following = self._due.get(name, now) + self._device.every
+        if name not in self._due:  # one that is new joins those that are there
+            following = max(self._due.values(), default=following)
+        self._due[name] = following if following - half_a_pause > now else now + self._device.every
+        return True

@@ -3,15 +3,17 @@
 Polls lie on a grid from the first one on, so that a slow poll does not shift those after it. A device that gave no
 answer twice in a row is asked less often: polls are left out, for up to a minute in the end. So it costs the others on
 its line one time-out a minute, not one a poll, and it is heard within a minute of coming back. A port that is not
-there costs nothing, so it is looked for at every poll.
+there costs the line nothing, so it is looked for at every poll, though once a second at the most: nobody waits for a
+device meanwhile, and polls a millisecond apart would take the whole processor. So is a driver that fails.
 """
 
 import asyncio
 
-from drivers.contract import Asked, BadFrame, DeviceError, NoReply, Port
+from drivers.contract import Asked, BadFrame, DeviceError, NoReply, Port, PortGone
 from gateway.sensors.account import Account
 
 PATIENCE = 2  # failures before the pause grows
+AT_ONCE_S = 1.0  # what fails without a wait for the device is not tried more often
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 4.0, 60.0
 
 
@@ -21,15 +23,18 @@ async def poll(device: Asked, port: Port, account: Account) -> None:
     due = loop.time()
     failures = 0
     while True:
+        at_once = 0.0
         try:
             account.took(await device.poll(port))
             failures = 0
         except DeviceError as error:
             account.lost(error)
             failures = failures + 1 if isinstance(error, NoReply | BadFrame) else 0
+            at_once = AT_ONCE_S if isinstance(error, PortGone) else 0.0
         except Exception as error:  # noqa: BLE001  # anybody's driver: its fault must not end the others
             account.lost(account.bug(error))
-        due = next_poll(due, loop.time(), device.every, pause(failures))
+            at_once = AT_ONCE_S
+        due = next_poll(due, loop.time(), device.every, max(pause(failures), at_once))
         await asyncio.sleep(due - loop.time())
 
 

@@ -50,7 +50,7 @@ class SerialWire:
                 timeout=0,
                 exclusive=True,
             )
-        except (OSError, ValueError, termios.error) as error:  # the driver may lack the baud or the parity
+        except (OSError, ValueError, OverflowError, termios.error) as error:  # the driver may lack baud or parity
             raise self._cannot_open(error) from error
         # Where the adapter can, it hands bytes over at once instead of every 16 ms; many cannot.
         with contextlib.suppress(OSError, ValueError, NotImplementedError):
@@ -102,7 +102,7 @@ class SerialWire:
             return PortGone(f"{self._path} is in use", hint=hint)
         if not os.path.exists(self._path):  # noqa: PTH110  # a device node
             return PortGone(f"{self._path} is not there")
-        if isinstance(error, ValueError | termios.error):
+        if isinstance(error, ValueError | OverflowError | termios.error):
             how = self._settings
             set_to = f"{how.baud} baud 8{how.parity[0].upper()}{how.stop_bits}"
             hint = "This adapter cannot do that; compare the [port] section with the manuals of adapter and device."

@@ -36,6 +36,11 @@ class Reading:
     at: int
     values: Mapping[str, int | float | bool | str | Quality]
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that have a value here."""
+        return tuple(name for name, value in self.values.items() if not isinstance(value, Quality))
+
 
 class Pack(NamedTuple):
     """Readings of one dataset, sealed: stored, sent and counted as one, byte for byte.

@@ -1,7 +1,8 @@
 """Plantower PMS5003: fine dust by laser, on a UART (9600 8N1).
 
 In active mode, as after power-up, it sends a frame every second; in passive mode, when asked. A frame is 42 4D, the
-length, thirteen words and the sum of all bytes before it, all high byte first. A sensor that warms up sends zeros.
+length, thirteen words and the sum of all bytes before it, all high byte first. A sensor that warms up sends
+zeros for all that it measures; the last word says its version as ever.
 
 Source: Plantower, PMS5003 series data manual, appendices I (frame) and II (commands).
 """
@@ -78,7 +79,7 @@ class Pms5003:
     def _frame(self) -> bytes:
         if now() < self._warm_at:
             self._said.note({})
-            return frame([0] * 13)
+            return frame([*[0] * 12, _VERSION_AND_ERROR])
         dust = self._dust.at(now())
         mass = [round(dust * share) for share in (0.64, 1.0, 1.08)]
         factory = [round(dust * share) for share in (0.66, 1.05, 1.19)]

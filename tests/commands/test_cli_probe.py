@@ -9,7 +9,11 @@ from typing import NamedTuple
 
 import pytest
 import serial
+from click.testing import CliRunner
 
+from drivers.contract import NoReply, NotReady
+from drivers.nmea0183 import Nmea0183 as Nmea0183Driver
+from gateway.commands.probe import First, command
 from hil.air import Air, Beacon
 from hil.bluez import FakeBlueZ
 from hil.bus import PrivateBus
@@ -22,14 +26,19 @@ from hil.twins.nmea0183 import Nmea0183
 from hil.twins.ruuvi import RuuviTag
 from hil.twins.sds011 import Sds011
 from hil.uart import Replay, Uart
+from hil.vclock import run
 from hil.wire import Wire
 
 END_S = 60
 NO_RADIO_S = 30  # half of the time for which a tag is listened to
 HEAD = '[pole]\nid = "p"\n[uplink]\nurl = "mqtt://127.0.0.1"\n'
 PROFILE = "Check that the profile fits this model and firmware."
+IN_VIEW = b"$GPGSV,3,3,10,24,06,166,35,28,09,271,36*7D\r\n"
 ADAPTER = "Check that the adapter is plugged in and that `path` in the [port] section names it."
-POWER = "Check the power of the device, its address, and that the two wires (A/B, or TX/RX) are not swapped."
+POWER = (
+    "Check the power of the device, its address, that the two wires (A/B, or TX/RX) are not swapped, "
+    "and whether it needs a longer `timeout`."
+)
 
 
 class Ran(NamedTuple):
@@ -161,6 +170,19 @@ def test_the_text_of_a_text_protocol_is_shown_beside_its_bytes(tmp_path: Path) -
     assert any(line.startswith("latitude   60.20") and line.endswith(" deg") for line in out)
 
 
+def test_a_talker_that_says_only_what_is_not_read_is_not_told_to_look_at_its_wires() -> None:
+    async def main() -> None:
+        gnss = Nmea0183Driver(id="gnss", driver="nmea0183", port="line")
+        first = First(gnss, lambda: None)
+        first.take(IN_VIEW)
+        with pytest.raises(NotReady, match=r"none with a value that is read; the last: \$GPGSV,3,3,10,24"):
+            await first.values()
+        with pytest.raises(NoReply, match="nothing came for 15 s"):
+            await First(gnss, lambda: None).values()
+
+    run(main())
+
+
 def test_a_talker_that_says_something_else_is_told_what_came(tmp_path: Path) -> None:
     async def main() -> Ran:
         noisy = Uart(Wire(tmp_path / "tty"), Replay([bytes.fromhex("aac0d4043a0aa16000ab")], 0.2, for_ever=True))
@@ -202,6 +224,23 @@ def test_a_port_that_is_not_there_is_told_with_the_next_step(tmp_path: Path) -> 
         [],
         [f"noise: port-gone: {tmp_path}/tty is not there. {ADAPTER}"],
     )
+
+
+def test_a_fault_of_ours_in_opening_a_port_is_not_told_as_an_adapter_that_is_not_plugged_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault")
+
+    path = tmp_path / "pole.toml"
+    path.write_text(HEAD + port(tmp_path) + modbus("noise", 1, "rs485-noise-meter"))
+    monkeypatch.setattr("gateway.sensors.serial_wire.serial.Serial", fail)
+    monkeypatch.setattr("gateway.commands.probe.OPEN_S", 0.1)
+    monkeypatch.setattr("gateway.commands.probe.log.start", int)  # the log is that of the tests
+
+    ran = CliRunner().invoke(command, ["noise", "--config", str(path)])
+
+    assert str(ran.exception) == "a fault"
 
 
 def test_a_port_that_the_gateway_holds_is_told_with_how_to_see_who(tmp_path: Path) -> None:

@@ -125,10 +125,11 @@ def test_a_fault_of_a_device_is_told_in_the_words_of_its_section(
         (f"unit = 0x{'f' * 5000}", "255 or less, not a number of that length"),
         ('every = "1"', 'a number without quotes, not "1"'),
         ("every = true", "a number, not true"),
-        ("every = 0", "more than 0, not 0"),
+        ("every = 0", "0.001 or more, not 0"),
+        ("every = 5e-324", "0.001 or more, not 5e-324"),
         ("every = 86401", "86400 or less, not 86401"),
         ("every = inf", "86400 or less, not inf"),
-        ("every = -inf", "more than 0, not -inf"),
+        ("every = -inf", "0.001 or more, not -inf"),
         ("every = nan", "86400 or less, not nan"),
         (f"every = {'9' * 400}", "a smaller number, not a number of that length"),
         ("timeout = 0", "0.01 or more, not 0"),
@@ -153,7 +154,11 @@ def test_a_unit_id_that_no_device_on_a_serial_line_can_have_is_told_there_and_ta
     assert faults(tmp_path, text) == [
         f'pole.toml:14: {METER}"unit" must be 1 to 247 on a serial port, not {unit}; {step}'
     ]
-    assert faults(tmp_path, edited(text, ("/dev/serial/by-id/usb-FTDI-port0", "tcp://192.0.2.1:502"))) == []
+    over_tcp = edited(text, ("/dev/serial/by-id/usb-FTDI-port0", "tcp://192.0.2.1:502"))
+    assert faults(tmp_path, over_tcp) == []
+    assert faults(tmp_path, edited(over_tcp, ("profile =", 'framing = "rtu"\nprofile ='))) == [
+        f'pole.toml:14: {METER}"unit" must be 1 to 247 with framing = "rtu", not {unit}; {step}'
+    ]
 
 
 @pytest.mark.parametrize("unit", [1, 247])
@@ -223,7 +228,7 @@ def test_all_faults_of_all_sections_come_at_once_in_the_order_of_the_file(tmp_pa
         'pole.toml:8: [port.rs485]: key "path" is missing: /dev/serial/by-id/..., or tcp://HOST:PORT',
         'pole.toml:9: [port.rs485]: "pth" is not a known key; did you mean "path"?',
         f'pole.toml:15: {METER}"unit" must be a whole number without quotes, not "1"',
-        f'pole.toml:16: {METER}"every" must be more than 0, not -1',
+        f'pole.toml:16: {METER}"every" must be 0.001 or more, not -1',
         f'pole.toml:17: {METER}profile "main" does not exist; did you mean "mine"?',
         f'pole.toml:21: {TAG}driver "ruvi" does not exist; did you mean "ruuvi"?',
     ]

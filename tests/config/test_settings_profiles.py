@@ -11,6 +11,7 @@ REGISTERS = PROFILE[PROFILE.index("[[register]]") :]
 VOLTS, AMPERES = '[[register]] "volts": ', '[[register]] "amperes": '
 SENT = "as it is sent: the first register is 0"
 UNKNOWN = "not a known key; did you mean"
+OURS = '"channel" must not be "quality": records of why a device gives no values have that name'
 TYPES = '"uint16", "int16", "uint32", "int32", "uint64", "int64" or "float32"'
 NEEDS = '"channel", "address", "unit" and "title"'
 
@@ -40,6 +41,29 @@ def spoilt(tmp_path: Path, old: str, new: str) -> list[str]:
         ("= 2", "= 2\noffset = -inf", f'16: {AMPERES}"offset" must be a number, not -inf'),
         ("= 2", "= 2\ninvalid = 5", f'16: {AMPERES}"invalid" must be a list in [ ], not 5'),
         ("= 2", "= 2\ninvalid = [1, 2.5]", f'16: {AMPERES}"invalid" number 2 must be a whole number, not 2.5'),
+        ("dataset", "baud = 0\ndataset", '4: "baud" must be 50 or more, not 0'),
+        ("dataset", "baud = 99999999999\ndataset", '4: "baud" must be 4000000 or less, not 99999999999'),
+        (
+            "= 2",
+            "= 2\ninvalid = [0, 0xFFFFFFFF]",
+            f'16: {AMPERES}"invalid" number 2 must be 0 to 65535: raw values of uint16',
+        ),
+        ("= 2", "= 2\nscale = 0", f'16: {AMPERES}"scale" must not be 0: every value would be the same'),
+        (
+            "address = 0",
+            "address = 65535",
+            f'6: {VOLTS}"volts" goes beyond the last register, which is 65535',
+        ),
+        (
+            "dataset",
+            "most_registers = 1\ndataset",
+            f'7: {VOLTS}"volts" takes 2 registers; the device gives 1 in one answer',
+        ),
+        (
+            '"amperes"',
+            '"quality"',
+            f'14: [[register]] "quality": {OURS}',
+        ),
         ("dataset", "function = 5\ndataset", '4: "function" must be 3 or 4, not 5'),
         ("dataset", 'recorded = "yes"\ndataset', '4: "recorded" must be true or false without quotes, not "yes"'),
         ('"amperes"', '"volts"', f'13: {VOLTS}channel "volts" stands twice; give each register a name of its own'),

@@ -6,6 +6,7 @@ Found by the entry points of ``polegate.drivers``: a new driver is tested here w
 import asyncio
 import importlib
 import pkgutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.drivers.driver_bench import TwinPort, heard
 from tests.drivers.vector_files import Asks, Bad, Good, Shdlc, ShdlcFile, Stranger, StrangerFile, device, each, vectors
 from tests.examples import examples
 
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 NOT_A_DRIVER = {"contract", "decimals", "quantities", "units"}
 DRIVERS = tuple(vector_files.our_drivers())
 SHDLC = ShdlcFile.model_validate(vector_files.load("shdlc"))
@@ -172,6 +174,12 @@ def test_each_driver_has_a_module_an_entry_point_vectors_and_a_twin() -> None:
     assert {log.id for log in vectors("nmea0183").log} == {
         path.stem for path in (vector_files.VECTORS / "nmea0183").iterdir()
     }
+
+
+def test_each_driver_is_one_of_those_that_may_not_import_each_other() -> None:
+    contracts = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]["contracts"]
+    (strangers,) = (contract["modules"] for contract in contracts if contract["id"] == "drivers-strangers")
+    assert strangers == sorted(f"drivers.{name}" for name in DRIVERS)
 
 
 @one_driver

@@ -16,6 +16,7 @@ from pynmea2 import ProprietarySentence, TalkerSentence
 
 from drivers.contract import (
     NAME_PATTERN,
+    QUALITY,
     Advertised,
     Asked,
     BadFrame,
@@ -51,6 +52,7 @@ def values_of(known: Driver, frame: bytes) -> Values | None:
         return None
     for name, value in values.items():
         assert re.fullmatch(NAME_PATTERN, name), name
+        assert name != QUALITY
         assert known.channel(name).unit in {"", *UNITS}
         assert known.channel(name).title
         assert not isinstance(value, int | float) or math.isfinite(value), name

@@ -35,3 +35,11 @@ def test_a_pms5003_that_reports_an_error_gives_no_numbers() -> None:
     assert device("pms5003").decode(pms_frame(sound))
     with pytest.raises(NotReady, match="error 02"):
         device("pms5003").decode(pms_frame([*sound[:-1], 0x9702]))
+    with pytest.raises(NotReady, match="error 02"):  # which tells more than that it measures nothing
+        device("pms5003").decode(pms_frame([*[0] * 12, 0x9702]))
+
+
+@pytest.mark.parametrize("last", [0x9700, 0])
+def test_a_pms5003_without_one_particle_warms_up_and_does_not_tell_clean_air(last: int) -> None:
+    with pytest.raises(NotReady, match="warming up"):
+        device("pms5003").decode(pms_frame([*[0] * 12, last]))

@@ -226,8 +226,9 @@ def test_an_empty_transducer_has_no_reading() -> None:
 
 
 def test_a_transducer_without_a_unit_is_never_taken_for_one_with_a_unit_or_for_a_channel_of_ours() -> None:
-    named = xdr("G,5,,Level A", "G,6,,speed", "G,7,,V", "X,8,Y,Tank_RH")
-    assert named == {"level_a_raw": (5, ""), "speed_raw": (6, ""), "v": (7, ""), "tank_rh_raw": (8, "")}
+    named = xdr("G,5,,Level A", "G,6,,speed", "G,7,,V", "X,8,Y,Tank_RH", "G,9,,QUALITY")
+    named_raw = {"level_a_raw": (5, ""), "speed_raw": (6, ""), "tank_rh_raw": (8, ""), "quality_raw": (9, "")}
+    assert named == {"v": (7, "")} | named_raw
 
 
 def test_two_transducers_of_one_name_do_not_hide_each_other() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from drivers.contract import Asked, BadFrame, DeviceError, NotReady, Values
+from drivers.contract import Asked, BadFrame, DeviceError, NoReply, NotReady, Values
 from hil.twins.modbus import ModbusSlave, crc16, noise, sdm630
 from hil.vclock import run
 from tests.drivers.driver_bench import TwinPort
@@ -142,7 +142,8 @@ def test_over_tcp_a_late_answer_is_told_by_its_transaction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "error"), [(2, BadFrame), (4, BadFrame), (5, NotReady), (6, NotReady), (99, BadFrame)]
+    ("code", "error"),
+    [(2, BadFrame), (4, BadFrame), (5, NotReady), (6, NotReady), (10, NoReply), (11, NoReply), (99, BadFrame)],
 )
 @pytest.mark.parametrize("transport", ["serial", "tcp"])
 def test_a_refusal_is_told_by_its_code(
@@ -155,8 +156,12 @@ def test_a_refusal_is_told_by_its_code(
         refusal = bytes([0x84, code])
         return rtu(1, refusal) if transport == "serial" else mbap(int.from_bytes(request[:2], "big"), 1, refusal)
 
-    with pytest.raises(error, match=f"exception {code}"):
+    with pytest.raises(error, match=f"exception {code}") as refused:
         asyncio.run(meter.poll(TwinPort(hear, transport=transport)))
+    assert ("converter" in refused.value.hint) is (error is NoReply)
+    with pytest.raises(BadFrame if error is BadFrame else NotReady, match=f"exception {code}") as decoded:
+        meter.decode(rtu(1, bytes([0x84, code])))  # a frame that is there is no reply that is not
+    assert decoded.value.hint == refused.value.hint
 
 
 # Registers
@@ -251,6 +256,14 @@ def test_a_code_for_no_reading_is_no_reading() -> None:
     assert poll(rows, {0: b"\x80\x00", 1: b"\x7f\xff", 2: b"\xff\xff"}) == {"a": None, "b": None, "c": -1}
 
 
+@pytest.mark.parametrize(("kind", "bits"), [("int16", 16), ("int32", 32), ("int64", 64)])
+def test_the_code_of_a_signed_register_may_be_written_as_a_number_or_as_its_bits(kind: str, bits: int) -> None:
+    least = -(1 << bits - 1)
+    memory = dict(enumerate(words(least.to_bytes(bits // 8, "big", signed=True), "")))
+    for code in (least, 1 << bits - 1):
+        assert poll([{"channel": "c", "address": 0, "type": kind, "invalid": [code]}], memory) == {"c": None}
+
+
 def test_all_channels_of_an_answer_are_read_wherever_it_begins() -> None:
     rows = [{"channel": name, "address": at} for at, name in enumerate("abcd", start=100)]
     meter = device("modbus", unit=9, profile=made(rows))
@@ -269,6 +282,11 @@ FAULTY = {
     "stands twice": ([A, {**A, "address": 7}], 'channel "a" stands twice'),
     "unknown unit": ([{**A, "unit": "celsius"}], 'did you mean "Cel"'),
     "nothing in it": ([], "has no [[register]]"),
+    "a code below an int16": ([{**A, "type": "int16", "invalid": [-32_769]}], "number 1 must be -32768 to 65535"),
+    "a code above an int16": ([{**A, "type": "int16", "invalid": [65_536]}], "number 1 must be -32768 to 65535"),
+    "a negative code of an uint32": ([{**A, "invalid": [-1]}], "must be 0 to 4294967295: raw values of uint32"),
+    "a value for the bits": ([{**A, "type": "float32", "invalid": [-9999]}], "must be 0 to 4294967295"),
+    "a code of any length": ([{**A, "invalid": [0, 10**5000]}], "number 2 must be"),
     "infinite scale": ([{**A, "scale": float("inf")}], "finite number"),
     "beyond the last": ([{**A, "address": 65_536}], "less than or equal to 65535"),
     "a typing mistake": ([{**A, "adress": 3}], "Extra inputs are not permitted"),

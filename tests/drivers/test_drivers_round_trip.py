@@ -1,27 +1,40 @@
 """Twin, bytes, driver: what a twin says is true must be what the driver reads, to the last digit on the wire.
 
-Twin and driver were written from the same pages by two readers, neither of which saw the other.
+Twin and driver were written from the same pages by two readers, neither of which saw the other. A new driver that talks
+or is asked meets its twin here without a line of test code: the classes of both have the same name.
 """
 
 import asyncio
+import functools
+import importlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.contract import Advert, Advertised, Asked, BadFrame, DeviceError, NoReply, NotReady, Streamed, Value
+from drivers.contract import (
+    Advert,
+    Advertised,
+    Asked,
+    BadFrame,
+    DeviceError,
+    Driver,
+    NoReply,
+    NotReady,
+    Streamed,
+    Value,
+)
 from hil import adverts
 from hil.truth import Truth
 from hil.twins.nmea0183 import Nmea0183
 from hil.twins.pms5003 import Pms5003
 from hil.twins.ruuvi import RuuviAir, RuuviTag
-from hil.twins.sds011 import Sds011
 from hil.twins.sps30 import START, STOP, Sps30
 from hil.vclock import run
 from tests.drivers.driver_bench import TwinPort, heard
-from tests.drivers.vector_files import device
+from tests.drivers.vector_files import device, our_drivers
 from tests.examples import examples
 
 CLOSE = 1.5 * 2.0**-23  # the driver may be one last bit of a float32 off for a shorter decimal, the twin half a one
@@ -37,16 +50,34 @@ class Talker(Protocol):
         """Return what a right reader must have read."""
 
 
+def kin(kind: type) -> set[str]:
+    """Name the drivers of a kind."""
+    return {name for name in our_drivers() if isinstance(device(name), kind)}
+
+
+def twin_of(driver: str) -> Callable[[], Any]:
+    """Return what makes the twin of a driver."""
+    twin = getattr(importlib.import_module(f"hil.twins.{driver}"), our_drivers()[driver].attr)
+    return functools.partial(twin, seed=7)
+
+
+BY_HAND = {"modbus", "ruuvi"}
+"""Drivers of many devices, some by a register map: ``test_drivers_modbus`` and the adverts below."""
+
+
+def test_a_driver_that_advertises_or_reads_many_devices_is_to_meet_its_twin_by_hand() -> None:
+    assert kin(Driver) - kin(Streamed) - kin(Asked) <= BY_HAND, "write its way from twin to driver, and name it here"
+
+
 # Talkers
 
+WITHIN = {"nmea0183": {"latitude": 1e-7, "longitude": 1e-7, "speed": 1e-4}}
 TALKERS: dict[str, tuple[str, Callable[[], Talker], dict[str, float]]] = {
-    "pms5003": ("pms5003", lambda: Pms5003(seed=7), {}),
-    "sds011": ("sds011", lambda: Sds011(seed=7), {}),
-    "nmea0183": ("nmea0183", lambda: Nmea0183(seed=7), {"latitude": 1e-7, "longitude": 1e-7, "speed": 1e-4}),
+    **{name: (name, twin_of(name), WITHIN.get(name, {})) for name in sorted(kin(Streamed))},
     "south-west": (
         "nmea0183",
         lambda: Nmea0183(seed=8, latitude=-33.85, longitude=-0.00002),
-        {"latitude": 1e-7, "longitude": 1e-7, "speed": 1e-4},
+        WITHIN["nmea0183"],
     ),
 }
 
@@ -193,7 +224,22 @@ def test_every_step_of_the_logarithmic_light_reads_as_the_twin_says() -> None:
     assert seen == set(range(255))
 
 
-# The one that is asked: SPS30; meters have a file of their own
+# Those that are asked; meters have a file of their own
+
+
+@pytest.mark.parametrize("driver", sorted(kin(Asked) - BY_HAND))
+def test_what_a_device_answers_is_what_is_read(driver: str) -> None:
+    known = device(driver)
+    assert isinstance(known, Asked)
+
+    async def main() -> None:
+        twin = twin_of(driver)()
+        port = TwinPort(twin.hear)
+        for _ in range(100):
+            close(await known.poll(port), twin.truth())
+            await asyncio.sleep(1)
+
+    run(main())
 
 
 def sps30(warm_up: float = 30.0) -> Asked:

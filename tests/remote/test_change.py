@@ -106,7 +106,7 @@ def test_a_file_with_faults_is_refused_at_once(tmp_path: Path, told: list[str]) 
         await pole.edit(pole.own.replace("every = 1.0", "every = 0", 1), 1)
         result, why = pole.result()
         assert (result, why[:9]) == ("refused", "SEMANTIC:")
-        assert '"every" must be more than 0, not 0' in why
+        assert '"every" must be 0.001 or more, not 0' in why
         assert told[-1].startswith("READY=1\nSTATUS=configuration ")
         assert told[-1].endswith(f"runs; the last change: refused, {why}")
         await pole.edit(pole.own, 1)

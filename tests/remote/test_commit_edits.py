@@ -138,7 +138,7 @@ def test_a_file_with_faults_is_refused_at_once_with_the_line_and_is_looked_at_ag
         broken = own.replace("every = 1.0", "every = 0", 1) + '[[device]]\nid = "x"\n'
         await pole.commit.edited(broken)
         assert pole.codes == [Code.SEMANTIC]
-        assert '[[device]] "meter": "every" must be more than 0, not 0' in pole.plant.told[-1].text
+        assert '[[device]] "meter": "every" must be 0.001 or more, not 0' in pole.plant.told[-1].text
         assert 'key "driver" is missing' in pole.plant.told[-1].text
         assert pole.commit.state.of(OWN).fate is Code.SEMANTIC
         (tmp_path / "profiles").mkdir()

@@ -77,7 +77,7 @@ def test_what_cannot_run_is_refused_before_anything_is_touched(tmp_path: Path) -
         await pole.hear(wanted('[[device]]\nid = "meter"\nevery = 0\n', seq=2))
         await pole.run(5)
         assert pole.codes[2:] == [Code.OK, Code.SEMANTIC]
-        assert f'{MINE} seq 2:3: [[device]] "meter": "every" must be more than 0, not 0' in pole.plant.told[-1].text
+        assert f'{MINE} seq 2:3: [[device]] "meter": "every" must be 0.001 or more, not 0' in pole.plant.told[-1].text
         assert len(pole.plant.applied) == 1
         assert await pole.hear(wanted(UNFIT)) is Code.STALE
 

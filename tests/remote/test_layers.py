@@ -120,14 +120,14 @@ def test_a_layer_sets_single_keys_and_adds_sections() -> None:
 
 def test_a_fault_is_told_by_the_line_of_the_layer_it_is_in() -> None:
     assert faults({"fleet": "\n" + meter(0)}) == [
-        'fleet seq 1:4: [[device]] "meter": "every" must be more than 0, not 0'
+        'fleet seq 1:4: [[device]] "meter": "every" must be 0.001 or more, not 0'
     ]
     assert faults({"fleet": "[uplnk]\nx = 1\n"}) == [
         'fleet seq 1:1: "uplnk" is not a known section; did you mean "uplink"?'
     ]
     second = LOCAL.replace("every = 10.0", "every = 0")
     assert faults({"fleet": ""}, local=second) == [
-        '/etc/polegate/pole.toml:19: [[device]] "meter": "every" must be more than 0, not 0'
+        '/etc/polegate/pole.toml:19: [[device]] "meter": "every" must be 0.001 or more, not 0'
     ]
 
 
@@ -197,7 +197,7 @@ def test_an_override_is_above_everything_pins_too() -> None:
 def test_an_override_that_does_not_fit_is_left_out_and_told() -> None:
     found = composed({MINE: meter(2)}, override("device.meter.every", "0"))
     assert every(found) == 2.0
-    assert found.trouble == 'override: device.meter.every: "every" must be more than 0, not 0'
+    assert found.trouble == 'override: device.meter.every: "every" must be 0.001 or more, not 0'
     assert composed({MINE: meter(2)}, override("device.meter.every", "1")).trouble == ""
     assert faults({MINE: meter(0)}, override("device.meter.evry", "1"))[0].startswith(MINE)
 

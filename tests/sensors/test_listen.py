@@ -2,6 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
+import itertools
+import operator
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,7 +17,7 @@ from drivers.contract import Advert, Advertised, BadFrame, Channel, NotReady, Po
 from drivers.nmea0183 import Nmea0183
 from drivers.pms5003 import Pms5003
 from drivers.ruuvi import Ruuvi
-from gateway.sensors.listen import Ear
+from gateway.sensors.listen import Ear, unread
 from gateway.sensors.serial_wire import SerialWire
 from gateway.words.reading import Quality
 from hil.faults import SerialFault
@@ -32,6 +36,14 @@ ADDRESS = "CB:B8:33:4C:88:4F"
 def gnss(every: float = 10.0) -> Nmea0183:
     """Return the driver of a GNSS receiver."""
     return Nmea0183(id="gnss", driver="nmea0183", port="uart", every=every)
+
+
+def sentence(body: str) -> bytes:
+    """Return a line of NMEA 0183."""
+    return f"${body}*{functools.reduce(operator.xor, body.encode()):02X}\r\n".encode()
+
+
+FIX = "GPGGA,120000,6011.1,N,02456.2,E,1,8,0.9,20,M,,M,,"
 
 
 def dust(every: float = 0.0) -> Pms5003:
@@ -96,6 +108,63 @@ def test_every_0_keeps_all(tmp_path: Path) -> None:
     run(main())
 
 
+def said(pause_s: float, every: float, jitter_s: float = 0.005) -> tuple[int, list[float]]:
+    """Say a thousand frames, each a little early or late; return how many slots that is, and when one was kept."""
+
+    async def main() -> Shelf:
+        shelf, chance = Shelf(dust(every)), random.Random(1)  # noqa: S311  # no secret
+        ear = Ear(dust(every), shelf.account)
+        for turn in range(1000):
+            await asyncio.sleep(10 + turn * pause_s + chance.gauss(0, jitter_s) - now())
+            assert ear.frame(GOOD)
+        return shelf
+
+    return round(1000 * pause_s / max(pause_s, every)), run(main()).times("pm2_5")
+
+
+@pytest.mark.parametrize("every", [1.0, 2.0, 3.0, 10.0])
+def test_a_talker_that_is_a_little_early_or_late_loses_no_reading(every: float) -> None:
+    slots, times = said(1.0, every)
+    assert len(times) == pytest.approx(slots, abs=1)
+    assert all(after - before == pytest.approx(every, abs=0.05) for before, after in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize("pause_s", [0.999, 1.001])
+def test_a_talker_whose_clock_is_not_ours_loses_no_more_than_it_is_fast(pause_s: float) -> None:
+    slots, times = said(pause_s, 1.0)
+    assert slots - 2 <= len(times) <= slots + 1
+
+
+@pytest.mark.parametrize("every", [0.7, 1e-310])
+def test_a_talker_that_pauses_longer_than_asked_is_kept_whole(every: float) -> None:
+    assert len(said(1.0, every)[1]) == 1000
+
+
+def test_after_a_hole_no_more_is_kept_than_before() -> None:
+    async def main() -> None:
+        shelf = Shelf(dust(every=5))
+        ear = Ear(dust(every=5), shelf.account)
+        for pause_s in [1] * 19 + [42] + [1] * 20:
+            assert ear.frame(GOOD)
+            await asyncio.sleep(pause_s)
+        assert shelf.times("pm2_5") == [0, 5, 10, 15, 61, 66, 71, 76]
+
+    run(main())
+
+
+def test_a_channel_that_is_said_later_joins_those_of_its_sentence() -> None:
+    async def main() -> None:
+        shelf = Shelf(gnss(every=10))
+        ear = Ear(gnss(every=10), shelf.account)
+        for second in range(60):
+            assert ear.frame(sentence("GPGGA,,,,,,0,0,,,M,,M,," if second < 33 else FIX))
+            await asyncio.sleep(1)
+        assert shelf.times("satellites") == [0, 10, 20, 30, 40, 50]
+        assert shelf.times("hdop") == [33, 40, 50]
+
+    run(main())
+
+
 Trouble = Callable[[Uart], object]
 SILENCES: list[tuple[str, Trouble]] = [
     ("no-reply", lambda uart: setattr(uart, "alive", False)),
@@ -146,6 +215,37 @@ def test_a_sensor_that_warms_up_is_not_ready_even_if_there_was_noise_at_power_up
         assert shelf.times("pm2_5")[0] == pytest.approx(45, abs=2)
 
     run(main())
+
+
+POSITION = sentence("GPGLL,6011.1,N,02456.2,E,120000,A")
+IN_VIEW = b"$GPGSV,3,3,10,24,06,166,35,28,09,271,36*7D\r\n"
+
+
+def test_a_talker_that_says_only_what_is_not_read_is_told_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with heard(tmp_path / "uart", Replay([IN_VIEW], 1.0, for_ever=True), gnss()) as (_, shelf):
+            await asyncio.sleep(40)
+        assert [why for _, _, why in shelf.lapses()] == ["not-ready"]
+        assert "none with a value that is read; the last: $GPGSV,3,3,10,24" in shelf.health.text
+
+    run(main())
+
+
+def test_a_talker_whose_turns_end_with_what_is_not_read_is_silent_when_it_falls_silent(tmp_path: Path) -> None:
+    async def main() -> None:
+        turns = Replay([POSITION, IN_VIEW] * 10, 0.3)
+        async with heard(tmp_path / "uart", turns, gnss(every=0)) as (_, shelf):
+            await asyncio.sleep(60)
+        assert shelf.health.good == 10
+        assert [why for _, _, why in shelf.lapses()] == ["no-reply"]
+        assert "address" not in shelf.health.hint
+
+    run(main())
+
+
+def test_a_frame_without_a_value_is_shown_in_hex_where_it_is_no_text() -> None:
+    assert "the last: aa 00 ff" in str(unread(b"\xaa\x00\xff"))
+    assert str(unread(b"\x01" * 33)).endswith("01 01 ...")
 
 
 def test_a_whole_frame_without_a_reading_is_no_noise_and_a_damaged_one_is() -> None:
@@ -277,6 +377,7 @@ def test_a_tag_that_falls_silent_is_lost_once_for_its_own_or_the_radio_s_reason(
         ((at, _, why),) = shelf.lapses()
         assert 90 <= at <= 96.1  # SILENT_AFTER_S is 60, looked at to a tenth
         assert why == word
+        assert ("battery" in shelf.health.hint) is (radio is None)  # it has no wires
         ear.advert(Advert(ADDRESS, -60, {0x0499: tag.payload()}, {}))
         assert shelf.readings[-1].values.keys() == {"quality", *tag.truth()}
         job.cancel()

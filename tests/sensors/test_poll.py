@@ -113,6 +113,12 @@ def test_a_device_that_is_not_to_blame_is_asked_at_its_interval(error: DeviceErr
     assert shelf.health.lost == {error.word: 10}
 
 
+@pytest.mark.parametrize("error", [PortGone("pulled"), ValueError("a bug")])
+def test_what_fails_at_once_is_tried_once_a_second_however_short_the_interval(error: Exception) -> None:
+    polled_at, _ = polls(failing(error), seconds=9.5, every=0.001)
+    assert polled_at == pytest.approx(list(range(10)), abs=0.01)  # of the grid of milliseconds
+
+
 def test_an_interval_longer_than_the_longest_pause_stays_as_it_is() -> None:
     polled_at, _ = polls(failing(NoReply("nothing")), seconds=3000, every=300.0)
     assert polled_at == pytest.approx(list(range(0, 3000, 300)))

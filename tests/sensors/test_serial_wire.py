@@ -174,6 +174,18 @@ def test_a_port_that_lacks_the_parity_is_refused_and_not_a_crash(tmp_path: Path)
     run(main())
 
 
+def test_a_baud_that_no_port_can_have_is_refused_and_not_a_crash(tmp_path: Path) -> None:
+    async def main() -> None:
+        adapter = Wire(tmp_path / "port")
+        adapter.plug()
+        error = await refusal(adapter.link, LineSettings(baud=99_999_999_999))  # as anybody's driver may say
+        assert str(error).startswith(f"{adapter.link} cannot be set to 99999999999 baud 8N1: ")
+        assert "manuals" in error.hint
+        adapter.unplug()
+
+    run(main())
+
+
 def test_a_port_that_may_not_be_opened_names_the_command_that_lets_us(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

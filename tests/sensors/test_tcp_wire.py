@@ -184,6 +184,20 @@ def test_a_late_answer_is_never_taken_for_the_next_one(late: float) -> None:
     run(main(), TcpCanary())
 
 
+def test_a_late_answer_that_comes_instead_of_the_next_one_is_told_as_that() -> None:
+    async def main() -> None:
+        async with modbus() as server, line_on(TcpWire(HOST, server.port)) as line:
+            server.slaves[1].faults.arm(SerialFault("late", 0.35))
+            with pytest.raises(NoReply, match=r"no reply in time$"):
+                await read(line, meter(1, only("voltage_l1")))
+            server.slaves[2].faults.arm(SerialFault("silent"))
+            with pytest.raises(NoReply, match="late one to an earlier question") as told:
+                await read(line, meter(2))
+            assert "`timeout`" in told.value.hint
+
+    run(main(), TcpCanary())
+
+
 def test_an_answer_with_another_number_is_none() -> None:
     async def main() -> None:
         async with modbus() as server, line_on(TcpWire(HOST, server.port)) as line:

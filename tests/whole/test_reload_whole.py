@@ -38,7 +38,7 @@ def test_only_what_changed_is_touched_and_what_is_refused_touches_nothing(tmp_pa
             s.edit(EVERY, EVERY.replace("1.0", "0"))
             s.reload()
             told = await s.judged("refused")
-            assert '[[device]] "meter-1": "every" must be more than 0, not 0' in told["last"]["why"]
+            assert '[[device]] "meter-1": "every" must be 0.001 or more, not 0' in told["last"]["why"]
             await s.until(lambda: any(event["event"] == "configuration" for event in s.heard.events))
             alarm = next(event for event in s.heard.events if event["event"] == "configuration")
             assert (alarm["state"], alarm["code"], alarm["text"]) == ("raise", "not-taken", told["last"]["why"])
