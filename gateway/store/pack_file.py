@@ -55,7 +55,7 @@ class PackFile(Rows):
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
         self._rescued: list[tuple[str | int, ...]] = []  # of what is set aside: what was lost and not told yet
         self._ends: Ends = {}  # the same: where its packs end
-        self._place: tuple[int, int] | None = None
+        self._places: list[pack_mend.Place] = []  # of the database and its log
 
     def open(
         self, boot: str, started: int = 0, utc: int | None = None, epoch: int = 0, *, above: int = 0, damage: str = ""
@@ -99,7 +99,6 @@ class PackFile(Rows):
 
     def _open(self, why: str, tail: pack_raw.Tail, epoch: int, above: int) -> Contents:
         self._sql = connect(self.path)
-        self._place = pack_mend.place_of(self.path)
         try:
             self.begin(self._sql, self._beginning[0])
             self._begin(epoch, above)
@@ -111,6 +110,7 @@ class PackFile(Rows):
         except BaseException:
             self._rescue()
             raise
+        self._places = pack_mend.places_of(self.path)
         return self._contents(packs, readings, mended)
 
     def _rescue(self) -> None:
@@ -168,7 +168,7 @@ class PackFile(Rows):
             self._remember(self._rescued)
             for dataset, place in self._ends.items():
                 self._room.reached(dataset, place)
-            if old.is_file() or Path(f"{old}-wal").is_file():
+            if old.is_file() or pack_mend.log_of(old).is_file():
                 salvaged = pack_raw.Salvage(old)
                 packs += self._insert_missing(salvaged)
                 self.learn(salvaged.epochs)
@@ -236,8 +236,11 @@ class PackFile(Rows):
 
         It is to be opened then. The packs of one that lies there in its stead are taken over. Raises OSError.
         """
-        if pack_mend.place_of(self.path) == self._place:
+        database, log = pack_mend.places_of(self.path)
+        if database == self._places[0]:
             return False
+        if log == self._places[1]:  # what is in it belongs to what we have open, and to nothing else
+            pack_mend.log_of(self.path).unlink(missing_ok=True)
         pack_mend.set_aside(self.path)
         with contextlib.closing(sqlite3.connect(self.path)) as new:
             self._sql.backup(new)

@@ -20,6 +20,8 @@ CUT_OFF = "it was being mended when the gateway ended, or had no room"
 HEAD = b"SQLite format 3\0"
 KINDS_AT, KINDS = 18, {1, 2}  # two bytes: for who writes and who reads; 2 with a log, sqlite.org/fileformat2.html 1.3.3
 
+Place = tuple[int, int] | None
+
 
 def mending(path: Path) -> Path:
     """Return where the files of a database lie while their packs are taken over."""
@@ -129,13 +131,22 @@ def note_epoch(path: Path, epoch: int) -> None:
     durable.replace(path.with_name(f"{path.name}.epoch"), b"%d\n" % epoch)
 
 
-def place_of(path: Path) -> tuple[int, int] | None:
-    """Return the device and the inode of a file; None: there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
+def log_of(path: Path) -> Path:
+    """Return where the log of a database lies."""
+    return Path(f"{path}-wal")
+
+
+def places_of(path: Path) -> list[Place]:
+    """Return the device and the inode of a database, and of its log; None where there is none. Raises OSError."""
+    places: list[Place] = []
+    for part in (path, log_of(path)):
+        try:
+            found = part.stat()
+        except FileNotFoundError:
+            places.append(None)
+        else:
+            places.append((found.st_dev, found.st_ino))
+    return places
 
 
 def make_folder(folder: Path) -> None:

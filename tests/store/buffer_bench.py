@@ -133,7 +133,7 @@ def live(
 def contents(path: Path) -> list[Key]:
     """Name the packs in a copy of the file as it is now, in the order of their numbers."""
     with tempfile.TemporaryDirectory() as folder:
-        for part in path.parent.glob(f"{path.name}*"):
+        for part in filter(Path.is_file, path.parent.glob(f"{path.name}*")):
             shutil.copy(part, folder)
         file = PackFile(Path(folder) / path.name, ROOMY)
         file.open("boot")

@@ -330,20 +330,6 @@ def test_damaged_files_are_kept_but_not_for_ever(tmp_path: Path) -> None:
     assert len(list(path.parent.glob("buffer.db.damaged-*"))) == KEPT
 
 
-@pytest.mark.parametrize("moved", ["nothing", "the database", "all"])
-def test_a_mending_that_was_cut_off_goes_on_at_the_next_start(tmp_path: Path, moved: str) -> None:
-    path = tmp_path / "live" / "buffer.db"
-    fill(path, packs=100)
-    folder = path.parent / "buffer.db.mending"
-    folder.mkdir()
-    for part in {"nothing": (), "the database": ("",), "all": ("", "-wal")}[moved]:
-        Path(f"{path}{part}").rename(folder / f"buffer.db{part}")
-    found, buffer = reopened(path)
-    assert set(found) == all_packs(100)
-    assert buffer.epoch == 2
-    assert not folder.exists()
-
-
 def test_a_file_that_cannot_be_opened_is_tried_again_and_packs_stay_in_memory_until_then(tmp_path: Path) -> None:
     (tmp_path / "polegate").write_text("a file where the folder should be")
     path = tmp_path / "polegate" / "buffer.db"
