@@ -163,6 +163,13 @@ def _must_be_of_a_kind(values: Values) -> None:
         if kind not in KINDS:
             raise TypeError(f"it gave {name!r} as {kind.__name__}; a value is a number, a text, a bool or None")
         if isinstance(value, str):
-            value.encode()
+            _must_be_unicode(name, value)
         elif isinstance(value, int) and not -LARGEST <= value <= LARGEST:
             raise ValueError(f"it gave {name!r} as a whole number that is too large")
+
+
+def _must_be_unicode(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"it gave {name!r} as a text with half a character in it") from None
