@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from drivers.contract import NAME_PATTERN, DeviceError, Driver, Value, Values
+from drivers.contract import NAME_PATTERN, QUALITY, DeviceError, Driver, Value, Values
 from gateway.words.health import DeviceHealth
 from gateway.words.reading import ACCEPTED, REJECTED, Quality, Reading
 
-QUALITY = "quality"
 KINDS = {bool, int, float, str, type(None)}  # no class made from them: not all that writes a value takes it
 LARGEST = int(sys.float_info.max)  # a receiver reads a number as a float
 LOG_PAUSE_NS = 60_000_000_000  # a device that flaps is told once a minute, not once a poll
