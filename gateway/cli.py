@@ -6,7 +6,7 @@ from importlib.metadata import version
 import click
 
 COMMANDS = {
-    "buffer": "look into a buffer file: stats, verify, salvage, export, retry",
+    "buffer": "look into a buffer: stats, verify, salvage, export, dead, retry",
     "check": "find every fault of a configuration file",
     "config": "show what is in force, and where each key is from",
     "decode": "print the values of a frame",

@@ -2,14 +2,25 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
-from drivers.contract import Advert, Advertised, BadFrame, DeviceError, Driver, NotReady, OnPort, Streamed, Values
+from drivers.contract import (
+    Advert,
+    Advertised,
+    BadFrame,
+    DeviceError,
+    Driver,
+    NotReady,
+    OnPort,
+    Span,
+    Streamed,
+    Values,
+)
 from gateway.commands.check import report
 from gateway.commands.values import table
 from gateway.config import driver_index, faults
@@ -19,6 +30,7 @@ from gateway.config.toml_file import TomlFile
 from gateway.config.toml_text import quoted
 
 SHORT = 4  # hex digits of a piece that is not a frame by itself
+TEXT = {"$", "!"}  # how a text of a text protocol begins
 ANY_ADDRESS = "00:00:00:00:00:00"
 LARGEST_ID = 0xFFFF
 BASE_UUID = "-0000-1000-8000-00805f9b34fb"
@@ -77,8 +89,9 @@ def command(
 ) -> int:
     """Print the values in frames that DRIVER reads.
 
-    HEX is a frame as it was seen on the wire. Pieces of one or two bytes are joined; a longer piece stands for
-    itself, and may hold several frames. A text protocol may be given as text, in single quotes.
+    HEX is a frame as it was seen on the wire; 0x, commas, dashes and colons in it do not count. Pieces of one or two
+    bytes are joined; a longer piece stands for itself, and may hold several frames. A text protocol may be given as
+    text, in single quotes.
 
     \b
       polegate decode sds011 aa c0 d4 04 3a 0a a1 60 1d ab
@@ -152,9 +165,9 @@ def _profile(driver: str, name: str | None) -> TomlFile:
 
 
 def _frames(device: Driver, pieces: tuple[str, ...]) -> Iterator[bytes]:
-    for piece in _joined(pieces):
+    for piece in _joined(map(_plain, pieces)):
         rest = _bytes_of(piece)
-        while isinstance(device, Streamed) and (span := device.seek(rest)):
+        while isinstance(device, Streamed) and (span := _frame_in(device, rest)):
             yield rest[slice(*span)]
             rest = rest[span[1] :]
             if not rest.strip():
@@ -163,7 +176,34 @@ def _frames(device: Driver, pieces: tuple[str, ...]) -> Iterator[bytes]:
             yield rest
 
 
-def _joined(pieces: tuple[str, ...]) -> Iterator[str]:
+def _frame_in(device: Streamed, stream: bytes) -> Span | None:
+    """Find the first frame; a false start before a sound one costs one byte, as it does the gateway."""
+    span = first = device.seek(stream)
+    while first and span and span[0] < first[1]:
+        if _is_sound(device, stream[slice(*span)]):
+            return span
+        at = span[0] + 1
+        found = device.seek(stream[at:])
+        span = (found[0] + at, found[1] + at) if found else None
+    return first
+
+
+def _is_sound(device: Streamed, frame: bytes) -> bool:
+    try:
+        device.decode(frame)
+    except BadFrame:
+        return False
+    except NotReady:
+        return True
+    return True
+
+
+def _plain(piece: str) -> str:
+    """Take away what tools put between the digits; a text stays as it is."""
+    return piece if piece[:1] in TEXT else re.sub(r"0x|[\s:,-]", "", piece, flags=re.IGNORECASE)
+
+
+def _joined(pieces: Iterable[str]) -> Iterator[str]:
     """Put single bytes and words together: ``aa c0 d4`` is one piece."""
     run = ""
     for piece in pieces:
@@ -179,13 +219,12 @@ def _joined(pieces: tuple[str, ...]) -> Iterator[str]:
 
 
 def _bytes_of(piece: str) -> bytes:
-    if piece[:1] in {"$", "!"}:
+    if piece[:1] in TEXT:
         return piece.encode()
-    digits = re.sub(r"[\s:]", "", piece.removeprefix("0x"))
     try:
-        return bytes.fromhex(digits)
+        return bytes.fromhex(piece)
     except ValueError:
-        odd = re.fullmatch("[0-9A-Fa-f]*", digits) and f"it has {len(digits)} digits, and a byte has two"
+        odd = re.fullmatch("[0-9A-Fa-f]*", piece) and f"it has {len(piece)} digits, and a byte has two"
         why = odd or "text of a text protocol begins with $ or ! and stands in single quotes"
         raise click.UsageError(f"{quoted(piece)} is not hex; {why}") from None
 

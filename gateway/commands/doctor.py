@@ -19,7 +19,7 @@ from gateway.words.messages import Status
 
 EX_UNAVAILABLE = 69  # sysexits.h
 CONFIGURATION = Path("/etc/polegate/pole.toml")
-START = "A new file is taken within seconds. Else: systemctl status polegate; sudo systemctl start polegate."
+START = "systemctl status polegate; sudo systemctl start polegate."
 MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 
 
@@ -68,11 +68,12 @@ def ask(path: Path, settings: Settings | None) -> Answer:
         settings: what that says; None: it is not looked at.
     """
     told: object = None
+    folder = runtime_folder() or status_socket.SERVICE
     try:
-        told = status_socket.ask(runtime_folder() or status_socket.SERVICE)
+        told = status_socket.ask(folder)
         status = Status.model_validate(told)
     except (OSError, ValueError) as error:
-        return Answer(EX_UNAVAILABLE, [_unanswered(error)], told)
+        return Answer(EX_UNAVAILABLE, [_unanswered(error, folder)], told)
     findings = list(of_gateway(status, path, settings))
     return Answer(int(any(finding.level == "wrong" for finding in findings)), findings, told, status)
 
@@ -93,13 +94,15 @@ def _of_file(path: Path) -> tuple[Settings | None, list[Finding]]:
     return settings, [Finding("ok", "file", f"{path} has no fault"), *warnings]
 
 
-def _unanswered(error: OSError | ValueError) -> Finding:
+def _unanswered(error: OSError | ValueError, folder: Path) -> Finding:
     match error:
         case PermissionError():
             text = f"user {user()} may not ask it"
             step = f"sudo polegate doctor; or sudo usermod -aG polegate {user()}, then log in again."
         case FileNotFoundError():
             text, step = "none runs here", START
+            if folder.is_dir():  # a service began in this boot, and waits for a sound file unless it was stopped
+                step = f"A new file is taken within seconds. Else: {START}"
         case ConnectionRefusedError():
             text, step = "it ended without order", "journalctl -u polegate says why; sudo systemctl restart polegate."
         case TimeoutError():

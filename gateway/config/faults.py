@@ -3,6 +3,7 @@
 import datetime as dt
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
@@ -157,18 +158,44 @@ def from_pydantic(
     Args:
         error: what it raised.
         model: what was validated; it knows the keys.
-        elsewhere: keys that people put here, and the section they belong in.
+        elsewhere: keys that people put here, and what to tell of them: that they belong in another section.
 
     Returns:
         Where in the section, and the text.
     """
     for details in error.errors(include_url=False):
         loc = tuple(details["loc"])
-        section = (elsewhere or {}).get(str(loc[-1])) if loc else None
-        if section is not None and details["type"] == "extra_forbidden":
-            yield loc, f'"{loc[-1]}" belongs in {section}'
-        else:
-            yield loc + tuple(details.get("ctx", {}).get("at", ())), _text(details, loc, model)
+        if details["type"] == "extra_forbidden" and not _holds_tables(details["input"]):
+            told = _belongs(loc, model) or (elsewhere or {}).get(str(loc[-1]))
+            if told:
+                yield loc, f"{quoted(str(loc[-1]))} {told}"
+                continue
+        yield loc + tuple(details.get("ctx", {}).get("at", ())), _text(details, loc, model)
+
+
+def homes(root: type[BaseModel], device: type[BaseModel]) -> dict[str, str]:
+    """Tell of each key that one kind of section alone has which that is; a key may not be the name of a section."""
+    kinds = {name: _fields(root, (name,), below=True) for name in root.model_fields} | {"device": _fields(device, ())}
+    often = Counter(key for keys in kinds.values() for key in keys)
+    return {
+        key: HEADERS.get(name, f"[{name}]")
+        for name, keys in kinds.items()
+        for key in keys
+        if often[key] == 1 and key not in kinds
+    }
+
+
+def _belongs(loc: Path, model: type[BaseModel]) -> str:
+    """Tell that a key belongs above or below the header of a [[section]] near it; "" where it does not."""
+    *place, key = loc
+    if place and isinstance(place[-1], int) and key in _fields(model, tuple(place[:-2])):
+        return f"belongs above the first {HEADERS.get(str(place[-2]), f'[[{place[-2]}]]')}"
+    below = (
+        header
+        for name, header in HEADERS.items()
+        if header.startswith("[[") and key in _fields(model, (*place, name), below=True)
+    )
+    return next((f"belongs in {header}" for header in below), "")
 
 
 def _text(error: ErrorDetails, loc: Path, model: type[BaseModel]) -> str:

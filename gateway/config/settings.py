@@ -6,7 +6,7 @@ The ``[[device]]`` sections belong to the drivers: each is the model of the driv
 import contextlib
 import re
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -26,6 +26,8 @@ STATE = "config"
 TCP = "tcp://"
 LARGEST_PORT = 65_535
 LONGEST_LABEL = 63  # RFC 1035, section 2.3.4: what the resolver takes between two dots
+NUMBER = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
+"""A host of nothing but these is no name: the resolver takes 192.168.001.020 as octal and 192.168.1 as 192.168.0.1."""
 UNIT_S = {"m": 60, "h": 3600, "d": 86_400}
 HOST = r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?\])"
 BROKER = re.compile(rf"mqtts?://{HOST}(:(?P<port>.*?))?/?", re.IGNORECASE)
@@ -54,6 +56,11 @@ def _host_fault(host: str) -> str:
     labels = host.removesuffix(".").split(".")
     if "" in labels:
         return "the host has a dot too many, or a part of it is missing; correct it"
+    if all(map(NUMBER.fullmatch, labels)):
+        try:
+            IPv4Address(host)
+        except ValueError:
+            return "write an IPv4 address as four numbers up to 255 without zeros in front, such as 192.168.1.20"
     if max(map(len, labels)) > LONGEST_LABEL:
         return f"a part of the host between dots has {LONGEST_LABEL} characters at the most; correct it"
     return ""

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from drivers.contract import NAME_PATTERN, Driver, Name, OnPort
+from drivers.contract import NAME_PATTERN, Asked, Driver, Name, OnPort
 from gateway.config import agreement, driver_index, faults
 from gateway.config.faults import Fault, Findings, NotProvisioned, SettingsError, mean, show
 from gateway.config.settings import PortSettings, Root, Settings
@@ -22,6 +22,9 @@ from gateway.config.toml_text import Path as Place
 from gateway.config.toml_text import key_text, quoted
 
 PROFILE = "profile"
+DEVICE = "[[device]]"
+HOMES = faults.homes(Root, Asked)
+ONE_OF = {key: f"is not a known key here; it is one of {header}" for key, header in HOMES.items()}
 
 
 def load(path: Path) -> Settings:
@@ -39,7 +42,7 @@ def settings_of(file: Source) -> Settings:
     try:
         root = Root.model_validate(file.content)
     except ValidationError as error:
-        found.add(file.fault(place, text) for place, text in faults.from_pydantic(error, Root))
+        found.add(file.fault(place, text) for place, text in faults.from_pydantic(error, Root, ONE_OF))
     devices = list(_Devices(file, found))
     ports = root.port if root else _sound_ports(file)
     found.add(agreement.of_names(file, _has_port))
@@ -177,7 +180,10 @@ class _Devices:
         """Tell faults at the lines they stand in: in the section, or in the profile it names."""
         port, has_port = section.get("port"), issubclass(model, OnPort)
         header = f"[port.{key_text(port) if isinstance(port, str) else 'NAME'}]"
-        elsewhere = dict.fromkeys(PortSettings.model_fields, header) if has_port else {}
+        own = model.model_fields  # such a key is told only of a section in the profile
+        elsewhere = {key: told for key, told in ONE_OF.items() if key in own or HOMES[key] != DEVICE}
+        if has_port:
+            elsewhere |= dict.fromkeys(PortSettings.model_fields, f"belongs in {header}")
         name = section.get(PROFILE)
         is_read = isinstance(name, str) and self._profiles.get(name) is not None
         for loc, text in faults.from_pydantic(error, model, elsewhere):

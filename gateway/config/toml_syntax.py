@@ -4,19 +4,21 @@ import re
 import tomllib
 from typing import Any
 
-from gateway.config.toml_text import KEY, TOKEN, quoted
+from gateway.config.toml_text import DOT, KEY, SHOWN, TOKEN, quoted, visible
 
-DOT = r"[ \t]*+\.[ \t]*+"
 MOST_PARTS = 16  # of a dotted key; tomllib takes hours over very many
 MOST_BRACKETS = 50  # in one another; tomllib gives up at some hundred
 MOST_DIGITS = 4300  # of a number; Python reads no longer one
 LONG_NUMBER = re.compile(rf"(?<![\d_])[\d_]{{{MOST_DIGITS + 1}}}")
 LONG_KEY = re.compile(rf"(?:^[ \t]*+\[{{0,2}}|[{{,])[ \t]*+(?:{KEY}{DOT}){{{MOST_PARTS}}}", re.MULTILINE)
 
+REPEATED = "device", "register"  # the sections of which there are several
+HEADER_LINE = re.compile(rf"[ \t]*+([\[ \t]++)({KEY}(?:{DOT}{KEY})*+)[ \t]*+([\] \t]++)(?:#.*)?$")
 CURVED = "[`\N{ACUTE ACCENT}\u2018-\u201f\u00ab\u00bb]"  # what word processors make of quotes
 LINE = "a line is KEY = VALUE, [SECTION] or # COMMENT"
 UNPRINTED = "a character that cannot be seen stands here; type the line anew"
 JOIN = "join the two; only [[device]] and [[register]] may stand again"
+DATE = "a date is written YEAR-MONTH-DAY: 2026-03-14"
 BACKSLASH = "in quotes a \\ is written \\\\"
 SYNTAX = (
     ("Invalid value", r"[ \t]*(#.*)?$", "a value is missing behind ="),
@@ -46,6 +48,8 @@ SYNTAX = (
     ("Duplicate", r"", "a key stands twice between {{ and }}; remove one"),
     ("Cannot", r"", "{what} stands above already; {again}"),
     ("Expected newline", r"(?<=\d),\d", "a decimal has a point: 1.5"),
+    ("Expected newline", r"(?<=\d)(\.\d{4}\b|-\d|/\d)", DATE),
+    ("Expected newline", r"(?<=\d)\.\d", 'a number has one point; a text stands in quotes: KEY = "TEXT"'),
     ("Expected newline", r"(?<=\d)\.", "behind a point stands a digit: 1.0"),
     ("Expected newline", r"(?<=\d)[\d_:xoe-]", "no number, date or time is written so"),
     ("Expected newline", r"", "something stands behind the value or the ]; a comment begins with #"),
@@ -89,12 +93,33 @@ def _why(message: str, text: str) -> tuple[int, str]:
     line = int(found[1])
     above, row = _row(text, line)
     at = int(found[2]) - 1
+    if better := _bad_header(text, line, above):
+        return better
     why = next(why for start, form, why in SYNTAX if message.startswith(start) and re.compile(form).match(row, at))
     what = re.split("[=#]", row)[0].strip()
     again = JOIN if what.startswith("[") else "keep one of the two"
     why = why.format(what=quoted(what) if re.match(r"[\w\['\"-]", what) else "this", again=again)
     opened = _unclosed(text[: above + at])
     return line, why if opened is None or opened[1] == line else f"{why}; the {opened[0]} opens in line {opened[1]}"
+
+
+def _bad_header(text: str, line: int, above: int) -> tuple[int, str] | None:
+    """Tell which header is written wrong, and how to write it; None where the fault is no such one.
+
+    Args:
+        text: the whole.
+        line: where tomllib stopped.
+        above: where that begins.
+    """
+    found = HEADER_LINE.match(text, above, text.index("\n", above))
+    if found is None or _unclosed(text[:above]):
+        return None
+    name = found[2]
+    right = f"[[{name}]]" if name in REPEATED else f"[{visible(name, SHOWN)}]"
+    if (found[1].strip(), found[3].strip()) not in {("[", "]"), ("[[", "]]")}:
+        return line, f"write {right}, not {visible(found[0].partition('#')[0].strip(), SHOWN)}"
+    first = name in REPEATED and re.search(rf"^[ \t]*(\[[ \t]*{name}\b[^\[\]\n]*\])", text, re.MULTILINE)
+    return (_line(text, first.start(1)), f"write {right}, not {first[1]}, each time") if first else None
 
 
 def _row(text: str, line: int) -> tuple[int, str]:

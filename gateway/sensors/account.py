@@ -2,18 +2,24 @@
 
 A value that is not good is never a number. The channel is left out, and one record of quality says why; another
 says when it is good again. The same holds for a whole device that does not answer.
+
+What no driver may give is stopped here, before anything of the look is kept: further on it would spoil a whole pack,
+and the values of others in it.
 """
 
 import math
+import re
+import sys
 from collections.abc import Callable, Iterable
 
 import structlog
 
-from drivers.contract import DeviceError, Driver, Value, Values
+from drivers.contract import NAME_PATTERN, QUALITY, DeviceError, Driver, Value, Values
 from gateway.words.health import DeviceHealth
 from gateway.words.reading import ACCEPTED, REJECTED, Quality, Reading
 
-QUALITY = "quality"
+KINDS = {bool, int, float, str, type(None)}  # no class made from them: not all that writes a value takes it
+LARGEST = int(sys.float_info.max)  # a receiver reads a number as a float
 LOG_PAUSE_NS = 60_000_000_000  # a device that flaps is told once a minute, not once a poll
 
 log = structlog.get_logger()
@@ -57,7 +63,14 @@ class Account:
         self._logged_at: dict[str, int] = {}
 
     def took(self, values: Values) -> None:
-        """Take one look at the device that gave values."""
+        """Take one look at the device that gave values.
+
+        Raises:
+            Exception: the driver gave what no driver may give; nothing of it is kept.
+        """
+        _must_be_of_a_kind(values)
+        if not self._known.issuperset(values):
+            self._learn(values)
         self._health.looks += 1
         if not values:
             return
@@ -69,9 +82,6 @@ class Account:
             self._recover(kept, at)
         for name, value in values.items():
             self._judge(name, value, kept)
-        if not self._known.issuperset(values):
-            self._known.update(values)
-            self._note(self._driver.id, values)
         if kept:
             self._hand_over(at, kept)
 
@@ -98,6 +108,15 @@ class Account:
         """Count a frame that was lost among good ones, which says nothing of the device yet."""
         self._health.looks += 1
         self._health.lost[word] += 1
+
+    def _learn(self, names: Iterable[str]) -> None:
+        """Take in channels that are new."""
+        for name in names:
+            is_text = isinstance(name, str)  # anybody's driver
+            if not (is_text and re.fullmatch(NAME_PATTERN, name)) or name == QUALITY:
+                raise ValueError(f"it gave {name!r}, which no channel may be called")
+        self._note(self._driver.id, names)
+        self._known.update(names)
 
     def _judge(self, name: str, value: Value, kept: dict[str, int | float | bool | str | Quality]) -> None:
         if isinstance(value, float) and not math.isfinite(value):
@@ -132,3 +151,24 @@ class Account:
 
     def _hand_over(self, at: int, values: dict[str, int | float | bool | str | Quality]) -> None:
         self._keep(Reading(self._driver.id, self._driver.home, at, values))
+
+
+def _must_be_of_a_kind(values: Values) -> None:
+    """Raise TypeError, ValueError."""
+    for name, value in values.items():
+        kind = type(value)
+        if kind is float:
+            continue
+        if kind not in KINDS:
+            raise TypeError(f"it gave {name!r} as {kind.__name__}; a value is a number, a text, a bool or None")
+        if isinstance(value, str):
+            _must_be_unicode(name, value)
+        elif isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            raise ValueError(f"it gave {name!r} as a whole number that is too large")
+
+
+def _must_be_unicode(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"it gave {name!r} as a text with half a character in it") from None

@@ -74,6 +74,8 @@ class Ear:
         """Take one frame; tell whether it was a whole one."""
         try:
             values = self._device.decode(frame)
+            if values:
+                self._account.took(self._thin(values))
         except (BadFrame, NotReady) as loss:
             self._lose(loss)
             return isinstance(loss, NotReady)
@@ -83,7 +85,6 @@ class Ear:
         if values:
             self._heard_at = self._loop.time()
             self._loss = None
-            self._account.took(self._thin(values))
         else:
             self._unread, self._unread_at = frame, self._loop.time()
         return True

@@ -97,8 +97,8 @@ class Catalogue:
         self._unit = _told_by(self._units)
         self._hashes.clear()
         for name in self._devices.keys() - equal:
-            for channel in self._devices[name].expected():
-                self._describe(self._devices[name], channel)
+            source = self._devices[name]
+            self._units |= {(name, channel): _unit(source, channel) for channel in source.expected()}
 
     @property
     def datasets(self) -> list[str]:
@@ -121,12 +121,12 @@ class Catalogue:
                 self._undescribed.add((device, channel))
 
     def note(self, device: str, channels: Iterable[str]) -> None:
-        """Take in channels that a device was seen to send."""
+        """Take in channels that a device was seen to send: all of them, or none. Raises KeyError."""
+        source = self._devices[device]
         new = [channel for channel in channels if (device, channel) not in self._units]
-        for channel in new:
-            self._describe(self._devices[device], channel)
         if new:
-            self._hashes.pop(self._devices[device].home, None)
+            self._units |= {(device, channel): _unit(source, channel) for channel in new}
+            self._hashes.pop(source.home, None)
 
     @property
     def unit(self) -> Callable[[str, str], str]:
@@ -150,10 +150,6 @@ class Catalogue:
         """Return the description of a dataset as JSON."""
         version = Version(instance=self.hash(dataset))
         return self._thing(dataset).model_copy(update={"version": version}).encoded()
-
-    def _describe(self, device: Source, name: str) -> None:
-        unit = device.channel(name).unit
-        self._units[device.id, name] = unit if unit in UNITS and UNITS[unit].senml else ""
 
     def _thing(self, dataset: str) -> Thing:
         devices = {name: device for name, device in sorted(self._devices.items()) if device.home == dataset}
@@ -195,6 +191,14 @@ class Catalogue:
 def _device(device: Source) -> Device:
     facts = {fact: getattr(device, fact, None) for fact in FACTS}
     return Device(make=device.make(), driver=device.driver, **facts)
+
+
+def _unit(device: Source, name: str) -> str:
+    try:
+        unit = device.channel(name).unit
+    except KeyError:
+        raise KeyError(f'it describes no channel "{name}"') from None
+    return unit if unit in UNITS and UNITS[unit].senml else ""
 
 
 def _told_by(units: Mapping[tuple[str, str], str]) -> Callable[[str, str], str]:

@@ -1,5 +1,6 @@
 """The command line itself: what it says of its commands, and how it ends when it is called wrongly."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -32,6 +33,12 @@ def test_a_folder_of_commands_holds_no_command_that_help_does_not_name() -> None
     commands = {name for name, path in files.items() if "\ndef command(" in path.read_text()}
 
     assert commands == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["buffer", "identity"])
+def test_help_that_lists_the_parts_of_a_command_lists_all_of_them(name: str) -> None:
+    command = importlib.import_module(f"gateway.commands.{name}").command
+    assert sorted(COMMANDS[name].partition(": ")[2].split(", ")) == sorted(command.commands)
 
 
 @pytest.mark.parametrize(

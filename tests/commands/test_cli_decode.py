@@ -34,6 +34,13 @@ CABLE = "Wrong driver for this device, wrong baud rate, or a cable that picks up
         ["aa:c0:d4:04:3a:0a:a1:60:1d:ab"],
         ["aac0", "d404", "3a0a", "a160", "1dab"],
         ["00ff" + SDS011],  # a stream begins anywhere
+        ["aac0" + SDS011],  # also in a frame that was cut off
+        ["aac0d4043a" + SDS011],
+        ["0xaa", "0xC0", "0xd4", "0x04", "0x3a", "0x0a", "0xa1", "0x60", "0x1d", "0xab"],
+        ["0xaa,", "0xc0,", "0xd4,", "0x04,", "0x3a,", "0x0a,", "0xa1,", "0x60,", "0x1d,", "0xab"],
+        ["0xaa 0xc0 0xd4 0x04 0x3a 0x0a 0xa1 0x60 0x1d 0xab"],
+        ["AA-C0-D4-04-3A-0A-A1-60-1D-AB"],
+        ["aa,c0,d4,04,3a,0a,a1,60,1d,ab"],
     ],
 )
 def test_a_frame_may_be_given_as_any_tool_prints_it(pieces: list[str]) -> None:

@@ -44,6 +44,7 @@ from tests.words.contract import some_state
 
 WELL, WRONG, EX_UNAVAILABLE, EX_CONFIG = 0, 1, 69, 78
 LEAST = '[pole]\nid = "pole-7"\n[uplink]\nurl = "mqtt://broker"\n'
+START = "systemctl status polegate; sudo systemctl start polegate."
 COME_S = 20.0
 
 
@@ -132,9 +133,10 @@ def must_not_be_available(file: Path, text: str, step: str) -> None:
     assert step in ran.out
 
 
-def test_where_none_runs_it_says_how_to_start_it(runtime: Path, file: Path) -> None:
-    del runtime
-    must_not_be_available(file, "none runs here", "sudo systemctl start polegate")
+def test_where_none_runs_it_says_how_to_start_it(runtime: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    must_not_be_available(file, "none runs here", f"A new file is taken within seconds. Else: {START}")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(runtime / "none"))  # none was started: nobody waits for a file
+    must_not_be_available(file, "none runs here", f"\n      {START}")
 
 
 def test_a_gateway_that_hangs_is_not_waited_for(

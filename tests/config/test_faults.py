@@ -83,7 +83,7 @@ def test_a_key_that_stands_elsewhere_is_sent_there() -> None:
     with pytest.raises(ValidationError) as caught:
         Somebodys.model_validate({"id": "d", "port": "p", "baud": 9600})
 
-    assert list(from_pydantic(caught.value, Somebodys, {"baud": "[port.p]"})) == [
+    assert list(from_pydantic(caught.value, Somebodys, {"baud": "belongs in [port.p]"})) == [
         (("baud",), '"baud" belongs in [port.p]')
     ]
 

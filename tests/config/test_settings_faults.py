@@ -19,6 +19,8 @@ HEARD = '"accuracy", "address", "calibrated", "certificate", "dataset", "driver"
 HEARD_KEYS = f'{HEARD}, "serial" and "siting"'
 DATE = '"calibrated" must be a date such as 2026-03-14'
 URL = "write mqtts://broker.example, or mqtt://broker.example for a broker without TLS"
+SECTIONS = '"bluetooth", "buffer", "dataset", "device", "pole", "port", "reload", "remote" and "uplink"'
+ELSEWHERE = "is not a known key here; it is one of"
 UNKNOWN = "is not a known key"
 DRIVERS = '"modbus", "nmea0183", "pms5003", "ruuvi", "sds011" and "sps30"'
 NO_DRIVER = f'key "driver" is missing; there are {DRIVERS}'
@@ -57,7 +59,16 @@ def test_a_sound_file_has_no_fault(tmp_path: Path) -> None:
         ('port = "rs485"', "port = 1", f'13: {METER}"port" must be a text in quotes, not 1'),
         ('"ruuvi"', '"ruuvi"\nport = "rs485"', f'20: {TAG}"port" is not a known key; there are {HEARD_KEYS}'),
         ('"ruuvi"', '"ruuvi"\nport = "a b"', f'20: {TAG}"port" is not a known key; there are {HEARD_KEYS}'),
-        ('"ruuvi"', '"ruuvi"\nbaud = 9600', f'20: {TAG}"baud" is not a known key; there are {HEARD_KEYS}'),
+        ('"ruuvi"', '"ruuvi"\nbaud = 9600', f'20: {TAG}"baud" {ELSEWHERE} [port.NAME]'),
+        # A key of another section
+        ("unit = 1", "max_bytes = 5000000", f'14: {METER}"max_bytes" {ELSEWHERE} [buffer]'),
+        ("unit = 1", "send_every = 5", f'14: {METER}"send_every" {ELSEWHERE} [dataset.NAME]'),
+        ('"ruuvi"', '"ruuvi"\nadapter = "hci0"', f'20: {TAG}"adapter" {ELSEWHERE} [bluetooth]'),
+        ('"ruuvi"', '"ruuvi"\ntimeout = 1', f'20: {TAG}"timeout" is not a known key; there are {HEARD_KEYS}'),
+        ('"pole-1"', '"pole-1"\npassword_file = "/x"', f'3: [pole]: "password_file" {ELSEWHERE} [uplink]'),
+        ('port0"', 'port0"\nevery = 10', f'9: [port.rs485]: "every" {ELSEWHERE} [[device]]'),
+        ("[pole]", "every = 10\n[pole]", f'1: "every" {ELSEWHERE} [[device]]'),
+        ("[pole]", "path = 10\n[pole]", f'1: "path" {UNKNOWN}; there are {SECTIONS}'),
         # The profile
         ('"mine"', '"main"', f'15: {METER}profile "main" does not exist; did you mean "mine"?'),
         ('profile = "mine"\n', "", f'10: {METER}key "profile" is missing: name of a register map, profiles/NAME.toml'),

@@ -12,6 +12,7 @@ PORT = "/dev/serial/by-id/usb-FTDI-port0"
 EITHER = "write /dev/serial/by-id/... or tcp://HOST:PORT"
 DOTS = "the host has a dot too many, or a part of it is missing; correct it"
 LONG = "a part of the host between dots has 63 characters at the most; correct it"
+IPV4 = "write an IPv4 address as four numbers up to 255 without zeros in front, such as 192.168.1.20"
 IPV6 = "what stands in [ ] must be an IPv6 address, such as [2001:db8::7]"
 TCP = "write tcp://HOST:PORT, for instance tcp://192.168.1.20:502"
 NAME = "it must begin with a letter or digit and hold only letters, digits, - and _, 63 at the most"
@@ -67,6 +68,12 @@ def test_a_broker_url_with_a_bad_port_is_told_the_range(tmp_path: Path, port: st
         ("..", DOTS),
         ("m" * 64, LONG),
         (f"broker.{'m' * 64}.", LONG),
+        ("192.168.001.020", IPV4),
+        ("192.168.1", IPV4),
+        ("192.168.1.300", IPV4),
+        ("192.168.1.20.", IPV4),
+        ("3232235796", IPV4),
+        ("0x7F.1", IPV4),
         ("[1..2]", IPV6),
         ("[:]", IPV6),
         ("[10.0.0.7]", IPV6),
@@ -82,7 +89,17 @@ def test_a_name_that_no_host_can_have_is_told(tmp_path: Path, host: str, expecte
 
 
 @pytest.mark.parametrize(
-    "host", ["broker.example.", f"{'m' * 63}.{'n' * 63}", "_b-1", "[::1]", "[fe80::1%eth0]", "[::ffff:10.0.0.7]"]
+    "host",
+    [
+        "broker.example.",
+        f"{'m' * 63}.{'n' * 63}",
+        "_b-1",
+        "10.0.0.7",
+        "10.0.0.7a",
+        "[::1]",
+        "[fe80::1%eth0]",
+        "[::ffff:10.0.0.7]",
+    ],
 )
 def test_a_name_that_a_host_can_have_is_taken(tmp_path: Path, host: str) -> None:
     settings = read(tmp_path, edited(SOUND, ("broker.example", host), (PORT, f"tcp://{host}:502")))

@@ -21,6 +21,8 @@ BRACE = "what { opens is closed with } on the same line"
 HIDDEN = "a character that cannot be seen stands here; type the line anew"
 BACKSLASH = "in quotes a \\ is written \\\\"
 AGAIN = "stands above already; keep one of the two"
+EACH = "each time"
+DATE = "a date is written YEAR-MONTH-DAY: 2026-03-14"
 JOIN = "stands above already; join the two; only [[device]] and [[register]] may stand again"
 
 
@@ -42,7 +44,13 @@ JOIN = "stands above already; join the two; only [[device]] and [[register]] may
         ("x = {a = 1,}", 1, f"{BRACE}, without a comma before it"),
         ("[x\ny = 1", 1, "a section is written [NAME], and no space stands in the name"),
         ("[port.rs 485]", 1, "a section is written [NAME], and no space stands in the name"),
-        ("[[device]\ny = 1", 1, "what begins with [[ ends with ]]"),
+        ("[[device\ny = 1", 1, "what begins with [[ ends with ]]"),
+        ("[[device]\ny = 1", 1, "write [[device]], not [[device]"),
+        ("[device]]", 1, "write [[device]], not [device]]"),
+        ("[[device]]\n[device]] # again", 2, "write [[device]], not [device]]"),
+        ("[ [device] ]", 1, "write [[device]], not [ [device] ]"),
+        ("[[register] ]", 1, "write [[register]], not [[register] ]"),
+        ("[ [port.rs485]]", 1, "write [port.rs485], not [ [port.rs485]]"),
         ("[]", 1, "a name is missing in the brackets"),
         ("[a.b.]", 1, "a name is missing in the brackets"),
         # Something stands twice
@@ -50,8 +58,12 @@ JOIN = "stands above already; join the two; only [[device]] and [[register]] may
         ("x.y = 1\nx = 2", 2, f'"x" {AGAIN}'),
         ("x = 1\nx = [\n]", 3, f"this {AGAIN}"),
         ("[pole]\n[uplink]\n[pole] # again", 3, f'"[pole]" {JOIN}'),
-        ("[device]\n[device]", 2, f'"[device]" {JOIN}'),
-        ("[device]\n[[device]]", 2, f'"[[device]]" {JOIN}'),
+        ("[device]\n[device]", 1, f"write [[device]], not [device], {EACH}"),
+        ("[pole]\n[device] # one\n[[device]]", 2, f"write [[device]], not [device], {EACH}"),
+        ("[[device]]\nx = 1\n[device]", 3, f"write [[device]], not [device], {EACH}"),
+        ("[device.dust]\n[[device]]", 1, f"write [[device]], not [device.dust], {EACH}"),
+        ("device = 5\n[[device]]", 2, f'"[[device]]" {JOIN}'),
+        ("[port.a]\n[port.a]", 2, f'"[port.a]" {JOIN}'),
         ("x = {a = 1, a = 2}", 1, "a key stands twice between { and }; remove one"),
         # The value, or the =, or the key is missing or is none
         ("x = ", 1, "a value is missing behind ="),
@@ -80,13 +92,18 @@ JOIN = "stands above already; join the two; only [[device]] and [[register]] may
         ("x = 1,5", 1, "a decimal has a point: 1.5"),
         ("x = 01", 1, NUMBER),
         ("x = 1__0", 1, NUMBER),
-        ("x = 2026-13-01", 1, NUMBER),
+        ("x = 2026-13-01", 1, DATE),
         ("x = 2026-02-30", 1, "there is no such date or time"),
         (f"y = 1\nx = {'1' * 4301}", 2, "a number has too many digits"),
         ("x = 1 2", 1, BEHIND),
         ('x = "a" "b"', 1, BEHIND),
         ("x = 5; y = 6", 1, BEHIND),
-        ("[x]]", 1, BEHIND),
+        ("[x]]", 1, "write [x], not [x]]"),
+        ("x = [1]]", 1, BEHIND),
+        ("x = 14.03.2026", 1, DATE),
+        ("x = 3/14/2026", 1, DATE),
+        ("x = 2026-3-14", 1, DATE),
+        ("x = 192.168.1.20", 1, f"a number has one point; {TEXT}"),
         # What makes a reader work for hours
         (f"y = 1\nx = {'[' * 10_000}", 2, "brackets stand in brackets, too many of them"),
         (f"y = 1\nx = {'{a=' * 10_000}", 2, "brackets stand in brackets, too many of them"),

@@ -92,9 +92,16 @@ def open_files() -> int:
 class Shelf:
     """What one device gave: its ``readings``, its ``health``, and the channel names ``noted``."""
 
-    def __init__(self, driver: Driver, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        clock: Callable[[], float] | None = None,
+        *,
+        note: Callable[[str, Iterable[str]], None] = lambda _device, _names: None,
+    ) -> None:
         """Open an account for the device, on the clock of the stage unless there is another (seconds)."""
         clock = clock or asyncio.get_running_loop().time
+        self._also_note = note
         self.readings: list[Reading] = []
         self.noted: list[tuple[str, list[str]]] = []
         self.health = DeviceHealth()
@@ -102,9 +109,13 @@ class Shelf:
             driver,
             health=self.health,
             now=lambda: round(clock() * NS),
-            note=lambda device, names: self.noted.append((device, list(names))),
+            note=self._note,
             keep=self.readings.append,
         )
+
+    def _note(self, device: str, names: Iterable[str]) -> None:
+        self._also_note(device, names)
+        self.noted.append((device, list(names)))
 
     def times(self, channel: str) -> list[float]:
         """Return when a channel was read, seconds."""

@@ -1,7 +1,11 @@
 """The account of a device: what becomes of its values, when its quality changes, and what the log says of it."""
 
+import contextlib
 import math
 from collections.abc import Callable
+from decimal import Decimal
+from enum import IntEnum
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +13,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from drivers.contract import BadFrame, NoReply, NotReady, PortGone, Value
+from gateway.words.catalogue import Catalogue
 from gateway.words.reading import ACCEPTED, REJECTED, Quality
+from gateway.words.records import read
+from gateway.words.senml import encode
 from tests.examples import examples
 from tests.sensors.stage import NS, Shelf, meter
 
@@ -172,6 +179,85 @@ def test_channels_are_noted_as_they_are_first_seen(shelf: Shelf) -> None:
     for values in ({"a": 1}, {"a": 2}, {"a": 1, "b": None}, {"b": 3}, {"c": 1}):
         shelf.account.took(values)
     assert shelf.noted == [("unit-7", ["a"]), ("unit-7", ["a", "b"]), ("unit-7", ["c"])]
+
+
+class Half(IntEnum):
+    """A whole number, and yet a class of its own."""
+
+    FULL = 1
+
+
+WORTHLESS: dict[str, Any] = {
+    "a list": [1, 2],
+    "a section": {"x": 1},
+    "bytes": b"x",
+    "a decimal": Decimal("1.5"),
+    "a complex number": 1 + 2j,
+    "a class made from int": Half.FULL,
+    "half a character": "\ud800",
+    "a number no float holds": 10**400,
+}
+
+
+@pytest.mark.parametrize("bad", WORTHLESS.values(), ids=WORTHLESS)
+def test_a_value_that_no_driver_may_give_is_a_bug_and_nothing_of_the_look_is_kept(shelf: Shelf, bad: Any) -> None:  # noqa: ANN401  # that is the bug
+    shelf.account.took({"sound_level": 58.1})
+    with pytest.raises((TypeError, ValueError)):
+        shelf.account.took({"sound_level": 58.2, "state": bad})
+    assert [dict(reading.values) for reading in shelf.readings] == [{"sound_level": 58.1}]
+    assert shelf.health.latest == {"sound_level": 58.1}
+    assert shelf.noted == [("unit-7", ["sound_level"])]
+    assert (shelf.health.looks, shelf.health.good) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["", "x/y", "x y", "l\u00e4rm", "level\n", "c" * 64, "quality", 1])
+def test_a_name_that_no_channel_may_have_is_a_bug_and_nothing_of_the_look_is_kept(shelf: Shelf, name: str) -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no channel may be called"):
+            shelf.account.took({"sound_level": 58.1, name: 1})
+    assert (shelf.readings, shelf.noted, shelf.health.looks) == ([], [], 0)
+
+
+def test_a_channel_that_the_driver_does_not_describe_is_a_bug_each_time_and_never_kept(watch: Watch) -> None:
+    device = meter(7)
+    catalogue = Catalogue("pole-7", [device], {})
+    described = catalogue.hash("noise")
+    shelf = Shelf(device, watch, note=catalogue.note)
+    for _ in range(2):
+        with pytest.raises(KeyError, match="unheard_of"):
+            shelf.account.took({"sound_level": 58.1, "unheard_of": 1})
+    shelf.account.took({"sound_level": 58.1})
+    assert [dict(reading.values) for reading in shelf.readings] == [{"sound_level": 58.1}]
+    assert catalogue.hash("noise") == described
+
+
+@examples(300)
+@given(
+    values=st.dictionaries(
+        st.text(max_size=2) | st.sampled_from(["sound_level", "state"]),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.floats(),
+            st.integers(),
+            st.integers(10**300, 10**310),
+            st.text(st.characters(exclude_categories=())),
+            st.binary(max_size=2),
+            st.lists(st.integers(), max_size=2),
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_a_driver_gives_is_refused_or_comes_out_of_the_pack_as_it_was(values: dict[str, Any]) -> None:
+    shelf = Shelf(meter(7), Watch())
+    with contextlib.suppress(TypeError, ValueError):
+        shelf.account.took(values)
+    for reading in shelf.readings:
+        blob = encode([reading], pole="pole-7", unit_of=lambda *_: "", utc_offset=10**18, labels={})
+        told = {record.name.removeprefix("pole-7/unit-7/"): record.value for record in read(blob, 0)}
+        assert told == {
+            name: value.code if isinstance(value, Quality) else value for name, value in reading.values.items()
+        }
 
 
 def logged(what: Callable[[], None]) -> list[tuple[str, str]]:

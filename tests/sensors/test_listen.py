@@ -416,6 +416,8 @@ class Stumbler(Streamed, Advertised):
         self._stumble("decode")
         if not frame.strip():
             raise NotReady("an empty line") if frame else BadFrame("no line")
+        if self.where == "values":
+            return {"level": [len(frame)]}  # type: ignore[dict-item]  # that is the bug
         return {"level": len(frame)}
 
 
@@ -440,6 +442,23 @@ def test_a_fault_of_a_talker_s_driver_is_a_bug_that_is_counted_and_bounded(tmp_p
     with capture_logs() as lines:
         run(main())
     assert [line["log_level"] for line in lines if "exc_info" in line] == ["error"]  # once a minute
+
+
+def test_a_talker_whose_values_no_pack_may_hold_is_told_as_a_bug_and_not_as_one_that_works() -> None:
+    async def main() -> None:
+        device = stumbler("values")
+        shelf = Shelf(device)
+        ear = Ear(device, shelf.account)
+        job = asyncio.create_task(ear.listen(lambda: None))
+        for _ in range(30):
+            await asyncio.sleep(1)
+            assert not ear.frame(b"hello")
+        assert (set(shelf.health.lost), shelf.health.good) == ({"bug"}, 0)
+        assert [why for _, _, why in shelf.lapses()] == ["bug"]
+        job.cancel()
+        await asyncio.wait([job])
+
+    run(main())
 
 
 @pytest.mark.parametrize("where", ["payload", "decode"])
