@@ -83,6 +83,12 @@ def test_one_that_fails_while_it_runs_is_done_later(tmp_path: Path) -> None:
                 while True:
                     found.extend(key(held.pack) for held in await asyncio.wait_for(buffer.take(50), 3 * RETRY_S))
 
+        buffer.put(pack(1, "gone", epoch=buffer.epoch), 0.0)
+        await buffer.barrier()
+        buffer.rest("air")
+        buffer.acknowledge((await buffer.take(1))[0])
+        await buffer.barrier()
+        buffer.resume("air")
         zero_a_leaf(path)
         with no_file_grows_beyond(20_000), capture_logs():
             await all_there_is()
@@ -97,6 +103,7 @@ def test_one_that_fails_while_it_runs_is_done_later(tmp_path: Path) -> None:
         assert buffer.depth.packs == buffer.depth.stored == len(found)
 
     live(path, scene)
+    assert reopened(path)[1].after("gone") == "2:1"
 
 
 def test_a_file_that_is_taken_from_its_place_is_written_there_again(tmp_path: Path) -> None:
