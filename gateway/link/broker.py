@@ -45,7 +45,11 @@ class NotTrusted(UplinkDown):
 
 
 class OtherVersion(UplinkDown):
-    """The broker speaks another version of MQTT, or ended the connection without a word, as such brokers do."""
+    """The broker speaks another version of MQTT."""
+
+
+class ClosedEarly(OtherVersion):
+    """It ended the connection without an answer: as some of another version do, and a balancer that restarts."""
 
 
 class Refused(Exception):

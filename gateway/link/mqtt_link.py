@@ -42,6 +42,7 @@ from gateway.link import tls
 from gateway.link.broker import (
     Broker,
     CertificateRefused,
+    ClosedEarly,
     Message,
     NotAcknowledged,
     NotAuthorised,
@@ -358,7 +359,7 @@ class Link(Client):
             return kind(tls.explain(cause, broker.tls, broker.host, broker.port))
         if self.closed_early:
             step = "see the broker's log for whom it does not let in" if broker.tls else "see the broker's log"
-            return OtherVersion(f"the broker closed the connection without an answer; {step}")
+            return ClosedEarly(f"the broker closed the connection without an answer; {step}")
         return UplinkDown(f"cannot connect: {error}")
 
     def _look_at_oldest(self) -> None:
