@@ -13,6 +13,10 @@ What the broker refuses is treated by its reason (MQTT 5 section 3.4.2.1):
 all others, like 0x97 quota     the dataset rests, from a second to a minute, longer from time to time, at random
 ==============================  ===================================================================================
 
+A broker may end the link instead (section 3.14.2.1). Where it says 0x87, 0x96 or 0x97, what was under way goes alone on
+the next link, a pack at a time. The dataset over which the link ends then rests as above, and as the link is the price
+of each try, it is tried every few minutes. Where a broker is busy or stops, no pack is to blame.
+
 A pack on which the link dies ``DEATHS`` times is suspected, and sent alone, a large one in parts as well: brokers of
 3.1.1 end the link on what is too large for them. If a link dies again that was good until then, it is set aside.
 A death counts against a pack that was under way only if the broker ended the link, or acknowledged later ones instead:
@@ -32,8 +36,9 @@ import structlog
 
 from gateway.jobs.signs import Refusal
 from gateway.link.backfill import Backfill
-from gateway.link.broker import Cut, Message, NotAcknowledged, Refused, UplinkDown
-from gateway.link.mqtt_link import ACK_S, NOT_AUTHORISED, PACKET_TOO_LARGE, Link, Version
+from gateway.link.broker import Cut, Denied, Message, NotAcknowledged, Refused, UplinkDown
+from gateway.link.mqtt_link import ACK_S, Link, Version
+from gateway.link.reason import HOPELESS, NOT_AUTHORISED, PACKET_TOO_LARGE
 from gateway.link.uplink import Uplink
 from gateway.store.buffer import Buffer
 from gateway.store.held import Held
@@ -43,7 +48,6 @@ from gateway.words.reading import Pack
 
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
 LOCKED_OUT_REST_S = 300.0
-HOPELESS = {0x90, PACKET_TOO_LARGE, 0x99}  # topic name invalid, packet too large, payload format invalid
 DEATHS = 3
 SUSPECT_PARTS = 1, 4, 16  # into which a suspected pack is divided, one try each: the broker may not say it is too large
 LARGE_BYTES = 4096  # a smaller one is not suspected of that
@@ -91,6 +95,8 @@ class Forward:
         self._going = 0
         self._group: asyncio.TaskGroup
         self._resting: set[str] = set()
+        self._doubted: set[str] = set()  # datasets of which a pack goes alone, until one is taken
+        self._alone: Held | None = None  # the pack that is under way alone
         self._last_refusal: Link | None = None
         self._refusals: Counter[str] = Counter()
         self._deaths: Counter[int] = Counter()
@@ -148,14 +154,16 @@ class Forward:
             self._buffer.release(held)
             if held.old:
                 self._backfill.gave_back()
-        elif self._is_suspect(held):
+        elif self._is_suspect(held) or held.pack.dataset in self._doubted:
             await self._none_going()
             # The pole's state goes out on each link, and shows whether it is good
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACK_S):
                     await link.until_acked()
+            self._alone = held
             self._send(link, held)
             await self._none_going()
+            self._alone = None
         else:
             self._send(link, held)
 
@@ -223,6 +231,8 @@ class Forward:
         elif isinstance(error, Refused):
             self._last_refusal = link
             self._was_refused(held, error)
+        elif isinstance(error, Denied):
+            self._was_denied(link, held, error)
         elif isinstance(error, Cut | NotAcknowledged) and link is not self._last_refusal:
             self._link_died_on(link, held, error)
         else:
@@ -231,12 +241,13 @@ class Forward:
     def _was_taken(self, held: Held) -> None:
         dataset = held.pack.dataset
         self._deaths.pop(held.number, None)
+        self._doubted.discard(dataset)
         if self._refusals.pop(dataset, 0):
             log.info("the broker takes a dataset again", dataset=dataset)
             self.refused.pop(dataset, None)
         self._buffer.acknowledge(held)
 
-    def _was_refused(self, held: Held, error: Refused) -> None:
+    def _was_refused(self, held: Held, error: Refused | Denied) -> None:
         pack = held.pack
         if error.code in HOPELESS:
             self._set_aside(held, -error.code, str(error))
@@ -245,12 +256,21 @@ class Forward:
         if pack.dataset not in self._resting:
             self._rest(pack.dataset, error)
 
-    def _rest(self, dataset: str, error: Refused) -> None:
+    def _was_denied(self, link: Link, held: Held, error: Denied) -> None:
+        if held is self._alone and link.acked:
+            self._was_refused(held, error)
+        else:
+            self._doubted.add(held.pack.dataset)
+            self._not_sent(held)
+
+    def _rest(self, dataset: str, error: Refused | Denied) -> None:
         """Let a dataset rest; the others go on."""
         locked_out = error.code in NOT_AUTHORISED
         longest = min(FIRST_REST_S * 2.0 ** min(self._refusals[dataset], 10), LONGEST_REST_S)
+        if locked_out or isinstance(error, Denied):
+            longest = LOCKED_OUT_REST_S
         self._refusals[dataset] += 1
-        pause = self._pauses.uniform(0.5, 1) * (LOCKED_OUT_REST_S if locked_out else longest)
+        pause = self._pauses.uniform(0.5, 1) * longest
         refusal = Refusal("refused", str(error), "See the broker's log; the pole tries again by itself.")
         if locked_out:
             hint = f"Let the pole publish on {self._topic(dataset)} in the broker's rules."

@@ -46,12 +46,21 @@ class Backfill:
         """
         self._allow = allow
         self._window = window
-        self.change(self._pace)
+        self._allow_most()
 
     def change(self, pace: Pace) -> None:
-        """Allow that much from now on."""
+        """Allow that much from now on. What is not paid off yet of what was sent at another pace is let off."""
+        if pace != self._pace:
+            self._free_at = 0.0
+            if self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
         self._pace = pace
-        self._most = max(1, int(self._window * pace.share)) if pace.bytes_per_s is None else 1
+        self._allow_most()
+
+    def _allow_most(self) -> None:
+        share, rate = self._pace
+        self._most = max(1, int(self._window * share)) if rate is None else 1
         self._tell()
 
     def sends(self, size: int) -> None:

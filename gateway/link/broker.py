@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gateway.host import secret_file
 from gateway.host.secret_file import Unusable
+from gateway.link.reason import DENIALS, FAULTS
 from gateway.link.tls import Tls, TlsFiles
 
 
@@ -12,7 +13,19 @@ class UplinkDown(Exception):
 
 
 class Cut(UplinkDown):
-    """The broker ended the link, by its own word or without one."""
+    """The broker ended the link without a word, or over a fault of a packet: one that was under way may be to blame."""
+
+
+class Denied(UplinkDown):
+    """The broker ended the link over what it does not take at present. It has nothing against the message itself.
+
+    Attributes:
+        code: MQTT 5 reason code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NotAcknowledged(UplinkDown):
@@ -36,7 +49,11 @@ class NotTrusted(UplinkDown):
 
 
 class OtherVersion(UplinkDown):
-    """The broker speaks another version of MQTT, or ended the connection without a word, as such brokers do."""
+    """The broker speaks another version of MQTT."""
+
+
+class ClosedEarly(OtherVersion):
+    """It ended the connection without an answer: as some of another version do, and a balancer that restarts."""
 
 
 class Refused(Exception):
@@ -49,6 +66,13 @@ class Refused(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def ended_by(why: str, code: int) -> UplinkDown:
+    """Return what the end of a link is to a message that was under way, by the reason code of it."""
+    if code in DENIALS:
+        return Denied(why, code)
+    return Cut(why) if code in FAULTS else UplinkDown(why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,11 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.link.broker import Broker, NotTrusted
-from gateway.link.mqtt_link import Link
+from gateway.link.broker import Broker, ClosedEarly, NotTrusted, OtherVersion, UplinkDown
+from gateway.link.mqtt_link import Link, Version
 from gateway.link.tls import Tls
+
+OLDER_VERSION_S = 86_400.0
 
 Proof = Callable[[Link], Awaitable[str]]
 """Tells why a link cannot be used; "" where it can."""
@@ -18,7 +20,7 @@ class Endpoint:
 
     Attributes:
         broker: where it is.
-        older_until: it is spoken to in MQTT 3.1.1.
+        older_until: it is spoken to in MQTT 3.1.1; -inf: it spoke MQTT 5 last, or nothing is known.
         locked_until: it did not let the pole in, and is not asked before.
         shaky_until: a link to it broke soon; others come first.
         trouble: why the last connection to it did not come about.
@@ -36,6 +38,21 @@ class Endpoint:
     def place(self) -> str:
         """Name it."""
         return f"{self.broker.host}:{self.broker.port}"
+
+    def works(self, version: Version) -> None:
+        """There is a link to it, in that version."""
+        self.trouble = ""
+        if version == Version.V5:
+            self.older_until = -math.inf
+
+    def speak_older(self, error: UplinkDown, now: float, minutes_s: float) -> None:
+        """Speak MQTT 3.1.1 to it: for a day where MQTT 5 failed because it does not speak that, else for minutes.
+
+        One end without an answer is no proof of that, but a second one is, when 3.1.1 worked in between.
+        """
+        is_first = isinstance(error, ClosedEarly) and self.older_until == -math.inf
+        is_proved = isinstance(error, OtherVersion) and not is_first
+        self.older_until = now + (OLDER_VERSION_S if is_proved else minutes_s)
 
 
 def own_of(tls: Tls | None, worked: Tls | None) -> Tls | None:

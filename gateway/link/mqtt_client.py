@@ -40,6 +40,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from gateway.link.reason import UNSPECIFIED
+
 HANDSHAKE_S = 10.0
 AHEAD_BYTES = 4096
 BACKFILL = "backfill", "1"
@@ -163,6 +165,18 @@ class Client(aiomqtt.Client):
         except Exception as error:  # noqa: BLE001  # whatever it is, it ends the link
             if not self._disconnected.done():
                 self._disconnected.set_exception(error)
+
+
+def reason_of(error: BaseException | None) -> int:
+    """Return the reason code by which a connection ended; None: it ended in order."""
+    if isinstance(error, aiomqtt.MqttCodeError):
+        return code_of(error.rc)
+    return UNSPECIFIED if error else 0
+
+
+def code_of(reason: ReasonCode | int | None) -> int:
+    """Return a reason code as a number."""
+    return int(reason.value) if isinstance(reason, ReasonCode) else reason or 0
 
 
 class _Paho(paho.Client):

@@ -42,7 +42,7 @@ from gateway.link import tls
 from gateway.link.broker import (
     Broker,
     CertificateRefused,
-    Cut,
+    ClosedEarly,
     Message,
     NotAcknowledged,
     NotAuthorised,
@@ -51,8 +51,10 @@ from gateway.link.broker import (
     Received,
     Refused,
     UplinkDown,
+    ended_by,
 )
-from gateway.link.mqtt_client import BACKFILL, Client, properties_of
+from gateway.link.mqtt_client import BACKFILL, Client, code_of, properties_of, reason_of
+from gateway.link.reason import NOT_AUTHORISED, PACKET_TOO_LARGE, TAKEN_OVER, UNSUPPORTED_VERSION
 from gateway.link.tls import HandshakeFailed, Tls
 
 ACK_S = 30.0
@@ -63,11 +65,6 @@ WINDOW = 20  # messages without a PUBACK; Mosquitto announces the same
 REFUSAL = 0x80
 CLOSE_S = 1.0
 OVERHEAD_BYTES = 128  # of a PUBLISH beside topic and payload: headers, properties
-# Reason codes, MQTT 5 section 2.4; paho gives those of 3.1.1 as these
-UNSUPPORTED_VERSION = 0x84
-TAKEN_OVER = 0x8E
-PACKET_TOO_LARGE = 0x95
-NOT_AUTHORISED = {0x86, 0x87, 0x8C}  # bad user name or password, not authorised, bad authentication method
 SEE_USER = "see username and password_file in [uplink], and that the broker knows this user"
 
 Version = aiomqtt.ProtocolVersion
@@ -183,7 +180,7 @@ class Link(Client):
         except UnicodeError as error:  # from the resolver: no host can have that name
             raise UplinkDown(f"cannot connect to {self._hostname}: {error}") from error
         except MqttConnectError as error:
-            code = _code_of(error.rc)
+            code = code_of(error.rc)
             if code in NOT_AUTHORISED:
                 raise NotAuthorised(f"the broker refuses to let this pole in: {error.rc}; {SEE_USER}") from error
             if code == UNSUPPORTED_VERSION:
@@ -304,7 +301,7 @@ class Link(Client):
             for part in some:
                 codes = await self.subscribe([(topic, qos) for topic in part], timeout=ACK_S)
                 self.must_not_be_cancelled()
-                if (worst := max(map(_code_of, codes))) >= REFUSAL:
+                if (worst := max(map(code_of, codes))) >= REFUSAL:
                     raise Refused(f"the broker refuses a subscription with reason 0x{worst:02x}", worst)
             yield self._each(ear)
         except aiomqtt.MqttError as error:
@@ -348,7 +345,7 @@ class Link(Client):
         error = self._disconnected.exception() if self._disconnected.done() else None
         if error is None:
             return "the link is closed"
-        if isinstance(error, aiomqtt.MqttCodeError) and _code_of(error.rc) == TAKEN_OVER:
+        if reason_of(error) == TAKEN_OVER:
             step = "give each pole an id of its own in [pole], and see that no second gateway runs with this one"
             return f'the link broke: {error}: another client came with the id "{self._broker.client}"; {step}'
         return f"the link broke: {error}"
@@ -362,7 +359,7 @@ class Link(Client):
             return kind(tls.explain(cause, broker.tls, broker.host, broker.port))
         if self.closed_early:
             step = "see the broker's log for whom it does not let in" if broker.tls else "see the broker's log"
-            return OtherVersion(f"the broker closed the connection without an answer; {step}")
+            return ClosedEarly(f"the broker closed the connection without an answer; {step}")
         return UplinkDown(f"cannot connect: {error}")
 
     def _look_at_oldest(self) -> None:
@@ -388,12 +385,12 @@ class Link(Client):
         self._disconnected.set_exception(aiomqtt.MqttError(why))  # paho would only tell of an unspecified error
 
     def _ended(self, disconnected: asyncio.Future[None]) -> None:
-        disconnected.exception()  # it is told to those who wait, below
+        reason = reason_of(disconnected.exception())
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError(self.why()))
         for waiting in self._acks.values():
             if not waiting.ack.done():
-                waiting.ack.set_exception((UplinkDown if self.silent else Cut)(self.why()))
+                waiting.ack.set_exception(UplinkDown(self.why()) if self.silent else ended_by(self.why(), reason))
         self._acks.clear()
         self._slot_is_free.set()
         if self._watch is not None:
@@ -458,12 +455,8 @@ class Link(Client):
         del self._acks[mid]
         if waiting.ack.done():
             return
-        code = _code_of(reason_code)
+        code = code_of(reason_code)
         if code >= REFUSAL:
             waiting.ack.set_exception(Refused(f"the broker refuses with reason 0x{code:02x}", code))
         else:
             waiting.ack.set_result(None)
-
-
-def _code_of(reason: ReasonCode | int | None) -> int:
-    return int(reason.value) if isinstance(reason, ReasonCode) else reason or 0

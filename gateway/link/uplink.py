@@ -1,8 +1,8 @@
 """A door: the uplink. It keeps one link to a broker up, for ever.
 
 **Versions.** MQTT 5 is tried first. A broker that refuses that version, or ends the connection without an answer, is
-tried with 3.1.1; where that works it is remembered for that broker for a day, or until a restart. On 3.1.1 a broker
-cannot say that it refused a message.
+tried with 3.1.1; where that works it is remembered for that broker for a day, or until a restart, but the first end
+without an answer for minutes: a balancer restarts like that, and on 3.1.1 no broker can say that it refused a message.
 
 **Brokers.** There may be several, the best first. Each round tries them in that order, but last one whose link broke
 within a minute, and not at all one that did not let the pole in some minutes ago.
@@ -43,7 +43,6 @@ from gateway.link.tls import Tls, TlsFiles
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 FEW_MINUTES_S = 300.0  # at most, and half of it at least
 STABLE_S = 60.0  # a link that breaks sooner counts as one more failure
-OLDER_VERSION_S = 86_400.0
 LOOK_S = 20.0
 LONGEST_ROUND_S = 1800.0  # many brokers that say nothing, each asked more than once; a pause of minutes
 MANY_FAILURES = 4
@@ -249,8 +248,8 @@ class Uplink:
                 link = await self._try(endpoint, tls, Version.V311)
             except OtherVersion:
                 raise error from None
-        endpoint.older_until = self._loop.time() + OLDER_VERSION_S
-        return link
+            endpoint.speak_older(error, self._loop.time(), self._few_minutes())
+            return link
 
     async def _try(self, endpoint: Endpoint, tls: Tls | None, version: Version) -> Link:
         link = Link(endpoint.broker, will=self._will, version=version, tls=tls)
@@ -299,10 +298,11 @@ class Uplink:
         return None
 
     async def _try_newest(self) -> Link:
-        self._at.older_until = self._loop.time() + OLDER_VERSION_S
-        link = await self._try(self._at, self._worked_at(self._at), Version.V5)
-        self._at.older_until = -math.inf
-        return link
+        try:
+            return await self._try(self._at, self._worked_at(self._at), Version.V5)
+        except UplinkDown as error:
+            self._at.speak_older(error, self._loop.time(), self._few_minutes())
+            raise
 
     async def _first_of(self, endpoints: Sequence[Endpoint]) -> Link | None:
         for endpoint in endpoints:
@@ -356,7 +356,7 @@ class Uplink:
     def _take(self, link: Link) -> None:
         self._linked_at = self._loop.time()
         self._return_at = self._linked_at + self._few_minutes()
-        self._at.trouble = ""
+        self._at.works(link.version)
         self._change(link, "")
         log.info("uplink is up", broker=self._at.place, mqtt=VERSION_NAMES[link.version])
         for note in self._notes(link):

@@ -25,6 +25,8 @@ HOUR_PATTERN = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 AGENT_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$"
 WHOLE = 10_000
 DAYS = "mon", "tue", "wed", "thu", "fri", "sat", "sun"
+FIRST_DAY = 3  # 1970 began on a Thursday
+DAY_S = 86_400
 
 Stream = Annotated[str, Field(pattern=STREAM_PATTERN)]
 Hour = Annotated[str, Field(pattern=HOUR_PATTERN)]
@@ -63,10 +65,9 @@ class Window(_Signed):
 
     def is_open(self, at: int, pole: str) -> bool:
         """Tell whether it is open at a time, seconds since 1970."""
-        now = dt.datetime.fromtimestamp(at, dt.UTC)
-        second = (now.hour * 60 + now.minute) * 60 + now.second
+        day, second = divmod(at, DAY_S)  # not by datetime, which ends with the year 9999; a signed time may be later
         begin = _minutes(self.begin) * 60 + (_spread(pole, self.spread_s) if self.spread_s else 0)
-        return DAYS[now.weekday()] in self.days and begin <= second < _minutes(self.end) * 60
+        return DAYS[(FIRST_DAY + day) % len(DAYS)] in self.days and begin <= second < _minutes(self.end) * 60
 
 
 class TrialTerms(_Signed):

@@ -49,9 +49,13 @@ def parse(raw: bytes) -> Any:  # noqa: ANN401  # any JSON
         raise _unreadable(f"byte {error.start} is not UTF-8") from error
     _must_be_flat(text)
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # JSON can escape it, and nobody could write it down
+        raise _unreadable("half of a character stands there, as \\ud800 is") from error
     except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
         raise _unreadable(str(error)) from error
+    return found
 
 
 def fitted(model: type[Model], content: object, what: str) -> Model:

@@ -24,7 +24,8 @@ _ENVELOPE = struct.Struct(">4sII")
 _HEAD = struct.Struct(">QIIqq?B")  # number, n, readings, taken, offset, certain, length of the dataset's name
 _EPOCH = struct.Struct(">Qq?q")  # number, started, whether its time is certain, what to add; then the boot
 EPOCH_SHIFT = 32  # a pack's number is its epoch and a count: it never comes twice
-LAST_EPOCH = (1 << 31) - 2  # numbers have 63 bits, and there is one behind those of the last run
+LARGEST_COUNT = (1 << EPOCH_SHIFT) - 1
+LAST_EPOCH = (1 << 31) - 1  # SQLite's numbers have 63 bits
 LARGEST = 16 * 1024 * 1024
 
 

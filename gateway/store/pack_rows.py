@@ -163,9 +163,9 @@ class Rows:
 
     def held(self, dataset: str, epoch: int, first: int, last: int, limit: int) -> list[Row]:
         """Return packs of a dataset by epoch and n, acknowledged or not, up to ``limit``, in order of n."""
-        span = frame.number_of(epoch, 0), frame.number_of(epoch + 1, 0)
+        span = frame.number_of(epoch, 0), frame.number_of(epoch, frame.LARGEST_COUNT)  # SQLite knows no 2**63
         found = self._sql.execute(
-            "SELECT frame, level FROM pack WHERE id >= ? AND id < ? AND dataset = ? AND n BETWEEN ? AND ?"
+            "SELECT frame, level FROM pack WHERE id BETWEEN ? AND ? AND dataset = ? AND n BETWEEN ? AND ?"
             " ORDER BY id LIMIT ?",
             (*span, dataset, first, last, limit),
         )

@@ -15,7 +15,7 @@ from gateway.link.mqtt_link import ACK_S
 from gateway.link.uplink import LONGEST_PAUSE_S
 from gateway.words.payload import unpacked
 from hil.mqtt_packets import Publish
-from hil.scripted_broker import NOTHING, Accept, Ack, Close, Deed, Reset, ScriptedBroker, Stall
+from hil.scripted_broker import NOTHING, Accept, Ack, Close, Deed, Disconnect, Reset, ScriptedBroker, Stall
 from hil.senml import resolve
 from tests.jobs.forward_scene import TOPIC, arrived, blobs, delivering, now, sealed, tell_state
 from tests.link.broker_scene import play
@@ -125,7 +125,8 @@ def test_a_pack_that_was_set_aside_comes_back_after_a_crash_before_it_was_writte
     play(scene)
 
 
-def test_a_pack_on_which_the_link_dies_is_sent_alone_and_then_set_aside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("deed", [Close(), *map(Disconnect, (0x82, 0x83, 0x95))])
+def test_a_pack_on_which_the_link_dies_is_sent_alone_and_then_set_aside(tmp_path: Path, deed: Deed) -> None:
     async def scene(broker: ScriptedBroker) -> None:
         bad = blobs(1, first=8)[0]
         beside: list[int] = []
@@ -134,7 +135,7 @@ def test_a_pack_on_which_the_link_dies_is_sent_alone_and_then_set_aside(tmp_path
             if publish.payload != bad:
                 return Ack()
             beside.append(broker.in_flight)
-            return Close()
+            return deed
 
         broker.on_publish = answer
         async with delivering(tmp_path, broker.port) as delivery:
@@ -150,6 +151,55 @@ def test_a_pack_on_which_the_link_dies_is_sent_alone_and_then_set_aside(tmp_path
             await delivery.buffer.barrier()
             (row,) = await delivery.buffer.held("air", 1, 8, 8, 9)
             assert row.level == KILLS
+
+    play(scene)
+
+
+@pytest.mark.parametrize("code", [0x87, 0x96, 0x97])
+def test_a_dataset_over_which_the_broker_ends_the_link_rests_and_the_others_go_on(tmp_path: Path, code: int) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda publish: Disconnect(code) if publish.topic.endswith("air") else Ack()
+        async with delivering(tmp_path, broker.port) as delivery:
+            state = asyncio.create_task(tell_state(delivery.uplink))
+            delivery.put(30)
+            delivery.put(30, "noise")
+            await asyncio.sleep(60)
+            assert arrived(broker, "noise") == blobs(30, "noise")
+            assert len(broker.connects) <= 3, "the link, the one on which packs go alone, and the one after it"
+            for _ in range(60):
+                delivery.put(1)
+                delivery.put(1, "noise")
+                await asyncio.sleep(60)
+                assert delivery.buffer.depth.packs == delivery.put_so_far["air"]
+            assert len(broker.connects) <= 4 + 3600 / (LOCKED_OUT_REST_S / 2)
+            refusal = delivery.forward.refused["air"]
+            assert list(delivery.forward.refused) == ["air"]
+            assert refusal.code == ("not-authorised" if code == 0x87 else "refused")
+            assert f"code:{code}" in refusal.text
+            broker.on_publish = lambda _: Ack()
+            await asyncio.wait_for(delivery.buffer.empty(), LOCKED_OUT_REST_S)
+            state.cancel()
+            assert delivery.buffer.depth.set_aside == 0
+            assert sorted(arrived(broker)) == sorted(blobs(90))
+            assert delivery.forward.refused == {}
+
+    play(scene)
+
+
+@pytest.mark.parametrize("code", [0x00, 0x89, 0x8B, 0x8D, 0x98, 0x9D])
+def test_no_pack_is_to_blame_where_the_broker_ends_the_link_for_a_reason_of_its_own(tmp_path: Path, code: int) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda publish: Disconnect(code) if "/data/" in publish.topic else Ack()
+        async with delivering(tmp_path, broker.port) as delivery:
+            state = asyncio.create_task(tell_state(delivery.uplink))
+            delivery.put(3)
+            await asyncio.sleep(30 * LONGEST_PAUSE_S)
+            assert len(broker.connects) > 3 * DEATHS
+            broker.on_publish = lambda _: Ack()
+            await asyncio.wait_for(delivery.buffer.empty(), LONGEST_PAUSE_S)
+            state.cancel()
+            assert (delivery.buffer.depth.set_aside, delivery.forward.refused) == (0, {})
+            assert sorted(arrived(broker)) == blobs(3)
 
     play(scene)
 

@@ -198,6 +198,29 @@ def test_what_is_no_request_is_answered_with_what_is_wrong(
     asyncio.run(main())
 
 
+def test_a_request_at_the_ends_of_its_types_is_answered(broker: int, tmp_path: Path) -> None:
+    largest = 2**53 - 1
+    ends = [
+        {"dataset": "air", "epoch": 2**31 - 1, "from": 1, "to": 1},
+        {"dataset": "air", "epoch": 1, "from": largest, "to": largest},
+        {"dataset": "air", "epoch": 1, "from": largest, "to": 1},
+        {"dataset": "a\0ir" + "\N{GRINNING FACE}" * 58, "epoch": 1, "from": 2, "to": 2},
+    ]
+
+    async def main() -> None:
+        async with scene(broker, tmp_path / "buffer.db", history=True) as s:
+            s.buffer.put(pack(1), 0.0)
+            await s.buffer.barrier()
+            for n, request in enumerate(ends):
+                wanted = {"id": f"{n}{'x' * 63}", **request}
+                assert not faults(ours("replay"), wanted)
+                await asyncio.to_thread(s.receiver.command, POLE, "replay", wanted)
+                answer = await s.told(lambda event, wanted=wanted: event.get("id") == wanted["id"])  # type: ignore[misc]
+                assert answer["sent"] == []
+
+    asyncio.run(main())
+
+
 def test_a_retained_request_is_not_obeyed(broker: int, tmp_path: Path) -> None:
     async def main() -> None:
         with Receiver(broker, name="careless") as careless:

@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.link.broker import Broker, Message, UplinkDown
+from gateway.link.endpoint import OLDER_VERSION_S
 from gateway.link.mqtt_link import Version
 from gateway.link.uplink import (
     FEW_MINUTES_S,
@@ -19,7 +20,6 @@ from gateway.link.uplink import (
     INVISIBLE,
     LONGEST_PAUSE_S,
     LOOK_S,
-    OLDER_VERSION_S,
     STABLE_S,
     Uplink,
 )
@@ -95,7 +95,7 @@ def test_a_broker_of_the_older_version_is_spoken_to_in_it_and_the_log_says_what_
 
 def test_the_older_version_is_remembered_for_that_broker_where_it_worked() -> None:
     async def scene(broker: ScriptedBroker) -> None:
-        broker.on_connect = lambda connect: Accept() if connect.version == 4 else Close()
+        broker.on_connect = lambda connect: Accept() if connect.version == 4 else Refuse(1)
         async with uplink_to(where(broker.port)) as uplink:
             for _ in range(3):
                 await uplink.link()
@@ -121,7 +121,7 @@ def test_after_a_day_on_the_older_version_the_newer_is_tried_and_costs_nothing_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert OLDER_VERSION_S == 24 * HOUR_S
-    monkeypatch.setattr("gateway.link.uplink.OLDER_VERSION_S", HOUR_S / 2)
+    monkeypatch.setattr("gateway.link.endpoint.OLDER_VERSION_S", HOUR_S / 2)
 
     async def scene(broker: ScriptedBroker) -> None:
         broker.on_connect = lambda connect: Accept() if connect.version == 4 else Refuse(0x84)
@@ -137,6 +137,38 @@ def test_after_a_day_on_the_older_version_the_newer_is_tried_and_costs_nothing_w
             broker.drop()
             await asyncio.sleep(5)
             assert (await uplink.link()).version == Version.V5
+
+    play(scene)
+
+
+@pytest.mark.parametrize("end", [Close(), Reset()])
+def test_one_end_without_an_answer_costs_minutes_on_the_older_version_and_not_a_day(end: Deed) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        async with uplink_to(where(broker.port)) as uplink:
+            for _ in range(2):  # the second time is a first time as well
+                connects = len(broker.connects)
+                broker.on_connect = lambda _, last=connects: end if len(broker.connects) == last + 1 else Accept()  # type: ignore[misc]
+                broker.drop()
+                await asyncio.sleep(LONGEST_PAUSE_S)
+                assert (await uplink.link()).version == Version.V311
+                await asyncio.sleep(FEW_MINUTES_S + LOOK_S)
+                assert (await uplink.link()).version == Version.V5
+                assert [connect.version for connect in broker.connects[connects:]] == [5, 4, 5]
+
+    play(scene)
+
+
+def test_a_second_end_without_an_answer_is_believed_for_a_day() -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_connect = lambda connect: Accept() if connect.version == 4 else Close()
+        async with uplink_to(where(broker.port)) as uplink:
+            link = await uplink.link()
+            await asyncio.sleep(OLDER_VERSION_S)
+            assert [connect.version for connect in broker.connects] == [5, 4, 5]
+            await asyncio.sleep(FEW_MINUTES_S + LOOK_S)
+            assert [connect.version for connect in broker.connects] == [5, 4, 5, 5]
+            assert await uplink.link() is link
+            assert not link.ended.done()
 
     play(scene)
 

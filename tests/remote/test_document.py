@@ -8,6 +8,7 @@ import pytest
 
 from gateway.remote import document
 from gateway.remote.document import Rollout, Window
+from gateway.remote.trust_root import LARGEST_NUMBER
 from gateway.remote.verdict import Code, Rejected
 from tests.remote.operator import NOW, document_content
 
@@ -102,6 +103,12 @@ def test_a_window_is_open_from_its_begin_until_its_end() -> None:
     assert hours == [9, 10, 11, 12, 13, 14]
     days = [day for day in range(7) if window(days=["mon", "thu"]).is_open(MONDAY + (day * 24 + 10) * HOUR, "p")]
     assert days == [0, 3]
+
+
+def test_a_window_is_looked_at_as_late_as_a_time_can_be_signed() -> None:
+    for at in range(LARGEST_NUMBER - 7 * 24 * HOUR, LARGEST_NUMBER + 1, HOUR):
+        alike = dt.datetime.fromtimestamp(at % (7 * 24 * HOUR), dt.UTC)  # of the first week of 1970
+        assert window(days=["tue"]).is_open(at, "p") == (alike.weekday() == 1 and 9 <= alike.hour < 15)
 
 
 def test_within_the_spread_each_pole_has_its_own_begin() -> None:

@@ -28,6 +28,12 @@ def test_a_doubled_key_is_found_at_any_depth() -> None:
     assert "twice" in refusal(b'{"a": [{"b": 1, "b": 1}]}').text
 
 
+@pytest.mark.parametrize("raw", [rb'["\ud800"]', rb'{"\udfff": 1}', rb'[{"a": ["x\udc00\ud83d"]}]'])
+def test_half_of_a_character_is_refused(raw: bytes) -> None:
+    assert "half of a character" in refusal(raw).text
+    assert parse(rb'["\ud83d\ude00"]') == ["\N{GRINNING FACE}"]
+
+
 def test_size_is_told() -> None:
     assert refusal(b" " * (LARGEST_BYTES + 1)).code is Code.TOO_BIG
     assert refusal(b" " * LARGEST_BYTES).code is Code.PARSE
