@@ -384,13 +384,12 @@ class Buffer:
         for held in stored:
             held.stored = True
             self._ram.pop(held.number, None)
-            if held.left:  # it waits no more since it was being written
-                self._unwritten.history.pop(held.number, None)
-                self._unwritten.leave(held.number)
-                continue
-            self.depth.stored += 1
+            if held.left:
+                self._unwritten.wrote_in_vain(held.number)
+        waiting = [held for held in stored if not held.left]
+        self.depth.stored += len(waiting)
         self._journal.settled(held.number for held in stored)
-        self._outgoing.came(held for held in stored if not held.left)
+        self._outgoing.came(waiting)
 
     def _damaged(self, rows: Sequence[Dropped]) -> None:
         lost = self._unwritten.lost(rows)
@@ -401,8 +400,9 @@ class Buffer:
         """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
         for held in list(self._outgoing.out.values()):
             if held.stored and held.number not in there:
-                held.stored = False
+                held.stored, held.due = False, self._loop.time()
                 self._ram[held.number] = held
+        self._changed.set()
         waiting = {number for number in there if not self._unwritten.gives(number)}
         self.depth.stored = len(waiting)
         self.depth.packs = len(waiting) + len(self._ram)

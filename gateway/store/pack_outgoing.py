@@ -130,6 +130,7 @@ class Outgoing:
     def again_all(self) -> None:
         """Read all rows again."""
         self._rows.again_all()
+        self._work.set()
 
     def _from_ram(self, limit: int, *, urgent: bool) -> list[Held]:
         if self._disk_first and self._disk.is_open:
