@@ -1,7 +1,7 @@
 """A job: tell upstream what no receiver will get: packs that gave way, were refused or were damaged.
 
-One message for all that was lost since the last one, with counts and time span; it is told again until the broker has
-it, under the same ``id``.
+One message for what was lost since the last one, with counts and time span; it is told again until the broker has it,
+under the same ``id``. What is too much for one message, from very many runs, is told in several.
 """
 
 import asyncio

@@ -4,7 +4,7 @@
   dataset, counted from its first reading. A healthy uplink writes nothing to the flash. When the first pack is due,
   all that wait are committed, the oldest first: in one transaction with one fsync, or in several where they are more
   than the log of the file is made for. Meanwhile the journal on the RAM file system keeps it. ``disk_first`` is for
-  those who want every pack committed before it is sent.
+  those who want every pack committed before it is sent, while the disk takes it.
 * **A row leaves only after a successful PUBACK.** Its deletion rides on the next commit; a deletion that is lost
   in a power cut only sends the pack again, under the same (epoch, n). With history it stays until room is wanted,
   or until it is certainly too old (:func:`gateway.store.pack_epochs.taken_before`).
@@ -76,7 +76,7 @@ class Buffer:
             max_bytes: the same.
             terms: the same.
             journal: keeps what is in RAM across a crash.
-            disk_first: a pack is committed before it is sent.
+            disk_first: a pack is committed before it is sent, while the disk takes it.
             forget_before: tells when a pack of the history was taken that may go now, nanoseconds of CLOCK_BOOTTIME in
                 this boot, below zero for one before it; None: there is no history.
         """
@@ -253,6 +253,7 @@ class Buffer:
                 await self.barrier()
             except (SqlError, OSError) as error:
                 self._disk.tell(str(error))
+                self._outgoing.came()  # what was to be on the disk first goes out from RAM now
                 self._bound_ram()
                 await asyncio.sleep(RETRY_S)
 
@@ -384,13 +385,12 @@ class Buffer:
         for held in stored:
             held.stored = True
             self._ram.pop(held.number, None)
-            if held.left:  # it waits no more since it was being written
-                self._unwritten.history.pop(held.number, None)
-                self._unwritten.leave(held.number)
-                continue
-            self.depth.stored += 1
+            if held.left:
+                self._unwritten.wrote_in_vain(held.number)
+        waiting = [held for held in stored if not held.left]
+        self.depth.stored += len(waiting)
         self._journal.settled(held.number for held in stored)
-        self._outgoing.came(held for held in stored if not held.left)
+        self._outgoing.came(waiting)
 
     def _damaged(self, rows: Sequence[Dropped]) -> None:
         lost = self._unwritten.lost(rows)
@@ -401,16 +401,16 @@ class Buffer:
         """Make up for what a mended file lacks: what is under way is still in RAM, the rest is lost."""
         for held in list(self._outgoing.out.values()):
             if held.stored and held.number not in there:
-                held.stored = False
+                held.stored, held.due = False, self._loop.time()
                 self._ram[held.number] = held
         for number in self._ram.keys() & there.keys():  # of the journal, while the file could not be read
             self._ram.pop(number).stored = True
             self._journal.settled([number])
-        waiting = {number for number in there if not self._unwritten.gives(number)}
-        self.depth.stored = len(waiting)
-        self.depth.packs = len(waiting) + len(self._ram)
-        self.depth.readings = sum(there[number] for number in waiting)
-        self.depth.readings += sum(held.pack.readings for held in self._ram.values())
+        self._changed.set()
+        readings = [of_it for number, of_it in there.items() if not self._unwritten.gives(number)]
+        self.depth.stored = len(readings)
+        readings += [held.pack.readings for held in self._ram.values()]
+        self.depth.packs, self.depth.readings = len(readings), sum(readings)
         self._outgoing.again_all()
 
     def _bound_ram(self) -> None:

@@ -37,7 +37,9 @@ from gateway.store import frame
 from gateway.words.reading import Pack, Quality, Reading
 
 NAME = "journal"
+NEW = f"{NAME}.new"
 REWRITE_BYTES = 1024 * 1024
+RETRY_BYTES = 64 * 1024  # where it could not be written anew, it may grow so much before the next try
 MOST_BYTES = 48 * 1024 * 1024  # more than the buffer holds in RAM
 IN_RAM = {"tmpfs", "ramfs"}
 MOUNTS = Path("/proc/self/mountinfo")
@@ -85,6 +87,7 @@ class Journal:
         self._file = -1
         self._size = 0
         self._live = 0
+        self._rewrite_above = 0
         self._readings: dict[str, list[tuple[int, int]]] = {}  # dataset to where its records lie
         self._packs: dict[int, tuple[int, int]] = {}
         self._units: dict[str, Mapping[str, str]] = {}
@@ -98,6 +101,7 @@ class Journal:
             return left
         try:
             self._file = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            (self.folder / NEW).unlink(missing_ok=True)  # of a run that was killed while it wrote it
             self._recover(left)
         except OSError as error:
             self._fail(error)
@@ -141,7 +145,7 @@ class Journal:
             return
         if self._append(b"G", b"".join(map(NUMBER.pack, gone))):
             self._live -= sum(self._packs.pop(number)[1] for number in gone)
-            if self._size > max(REWRITE_BYTES, 2 * self._live):
+            if self._size > max(REWRITE_BYTES, 2 * self._live, self._rewrite_above):
                 self._rewrite()
 
     def _keep_units(self, device: str, units: Mapping[str, str]) -> None:
@@ -154,12 +158,9 @@ class Journal:
         head = b"" if self._size else self._head()
         record = head + _record(kind, body)
         try:
-            written = os.pwrite(self._file, record, self._size) if self._size + len(record) <= MOST_BYTES else 0
+            _write(self._file, record, self._size)
         except OSError as error:
             self._fail(error)
-            return None
-        if written < len(record):
-            self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             return None
         self.trouble = ""
         place = self._size + len(head), len(record) - len(head)
@@ -174,7 +175,7 @@ class Journal:
         self._readings.clear()
         self._packs.clear()
         self._described.clear()
-        self._size = self._live = 0
+        self._size = self._live = self._rewrite_above = 0
         if self._file >= 0:
             os.ftruncate(self._file, 0)
 
@@ -224,24 +225,44 @@ class Journal:
     def _rewrite(self) -> None:
         """Write the file anew with what is still wanted, beside it, and put it in its place."""
         assert self.folder is not None  # noqa: S101  # it is open
-        new = self.folder / f"{NAME}.new"
-        moved: dict[int, int] = {}
+        new = self.folder / NEW
         try:
             file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            size = os.pwrite(file, self._head(), 0)
-            for at, length in self._places():
-                moved[at] = size
-                size += os.pwrite(file, os.pread(self._file, length, at), size)
-            new.rename(self.folder / NAME)
+            try:
+                moved, size = self._copy_to(file)
+                new.rename(self.folder / NAME)
+            except OSError:
+                os.close(file)
+                new.unlink(missing_ok=True)  # it took the last room, which the journal itself needs
+                raise
         except OSError as error:
-            log.warning("the journal in RAM could not be written anew", why=str(error))
+            if not self._rewrite_above:
+                log.warning("the journal in RAM could not be written anew", why=str(error))
+            self._rewrite_above = self._size + RETRY_BYTES
             return
         os.close(self._file)
-        self._file, self._size = file, size
+        self._file, self._size, self._rewrite_above = file, size, 0
         self._described = {device: (moved[at], length) for device, (at, length) in self._described.items()}
         self._packs = {number: (moved[at], length) for number, (at, length) in self._packs.items()}
         for dataset, places in self._readings.items():
             self._readings[dataset] = [(moved[at], length) for at, length in places]
+
+    def _copy_to(self, file: int) -> tuple[dict[int, int], int]:
+        """Write what is still wanted into a new file; return where it came from and lies there, and where that ends."""
+        head = self._head()
+        _write(file, head, 0)
+        moved, size = {}, len(head)
+        for at, length in self._places():
+            _write(file, os.pread(self._file, length, at), size)
+            moved[at] = size
+            size += length
+        return moved, size
+
+
+def _write(file: int, record: bytes, at: int) -> None:
+    """Write all of a record. Raises OSError, also where there is room for a part of it alone."""
+    if at + len(record) > MOST_BYTES or os.pwrite(file, record, at) < len(record):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def is_in_ram(folder: Path) -> bool:

@@ -61,6 +61,12 @@ class Ahead:
         self._after = max(min(self.next, number), self._first) - 1
         self._turn()
 
+    def came(self, number: int) -> None:
+        """There is a new row."""
+        self.more = True
+        if number <= self._after:  # it was written before, and a file that was mended lacked it
+            self.again_from(number)
+
     def begin_at(self, number: int) -> None:
         """Give no rows below."""
         self._first = number
@@ -118,15 +124,17 @@ class Waiting:
         """A link came up: all rows up to that one are backlog from now on."""
         self._newest_old = newest
         self.live.begin_at(newest + 1)
-        self.backlog.more = True
+        self.backlog.again_from(self.backlog.next)  # what is being read was not asked for up to there
 
     def came(self, number: int, dataset: str) -> None:
         """A row was written."""
-        self._of(number, dataset).more = True
+        self._of(number, dataset).came(number)
+        self._not_beyond(number, dataset)
 
     def again(self, number: int, dataset: str) -> None:
         """A row is to be given again."""
         self._of(number, dataset).again_from(number)
+        self._not_beyond(number, dataset)
 
     def again_all(self) -> None:
         """Read all again."""
@@ -157,6 +165,11 @@ class Waiting:
 
     def _each(self) -> tuple[Ahead, Ahead, Ahead]:
         return self.urgent, self.live, self.backlog
+
+    def _not_beyond(self, number: int, dataset: str) -> None:
+        """If its dataset rests, a row is read when it goes on."""
+        if dataset in self.resting:
+            self.resting[dataset] = min(self.resting[dataset], number)
 
     def _of(self, number: int, dataset: str) -> Ahead:
         if dataset in self._urgent:

@@ -28,6 +28,7 @@ from gateway.store.pack_sql import (
 from gateway.words.timeline import Epoch
 
 COLUMNS_OF_LOST = [str, int, str, int, int, int, int, int, int, int]
+MOST_LOSSES = 100  # in one batch: some 10 kB as a message
 
 
 class PackFile(Rows):
@@ -200,17 +201,30 @@ class PackFile(Rows):
             )
 
     def losses(self) -> tuple[int, list[Loss]]:
-        """Return what was lost and not told yet, and the number of that batch; what is lost from now on is another."""
+        """Return what was lost and not told yet, and the number of that batch.
+
+        What is lost from now on is another, and so is what is more than brokers take in one message.
+        """
         batch: int | None = self._sql.execute("SELECT min(batch) FROM lost WHERE batch > 0").fetchone()[0]
         if batch is None:
-            batch = frame.number_of(self._epoch, next(self._batches))
+            batch = self._next_batch()
             self._sql.execute(pack_sql.CLOSE_LOST, {"batch": batch})
         rows = self._sql.execute(
             "SELECT dataset, epoch, reason, packs, readings, first, last, since, until FROM lost WHERE batch = ?"
-            " ORDER BY epoch, dataset, reason",
-            (batch,),
+            " ORDER BY epoch, dataset, reason LIMIT ?",
+            (batch, MOST_LOSSES),
         )
-        return batch, [Loss(*row) for row in rows]
+        losses = [Loss(*row) for row in rows]
+        if len(losses) == MOST_LOSSES:
+            end = losses[-1]
+            self._sql.execute(
+                "UPDATE lost SET batch = ? WHERE batch = ? AND (epoch, dataset, reason) > (?, ?, ?)",
+                (self._next_batch(), batch, end.epoch, end.dataset, end.reason),
+            )
+        return batch, losses
+
+    def _next_batch(self) -> int:
+        return frame.number_of(self._epoch, next(self._batches))
 
     def told(self, batch: int) -> None:
         """The receiver knows of a batch."""

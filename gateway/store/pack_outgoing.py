@@ -41,7 +41,7 @@ class Outgoing:
             disk: where rows are read from.
             ram: the packs in RAM, taken or not.
             urgent: datasets that go before all.
-            disk_first: while the file is open, packs in RAM are not given.
+            disk_first: while the file works, packs in RAM are not given.
             leaves: tells, by number, that a row waits no more though it is still there.
             damaged: takes the rows that were found damaged.
         """
@@ -130,9 +130,10 @@ class Outgoing:
     def again_all(self) -> None:
         """Read all rows again."""
         self._rows.again_all()
+        self._work.set()
 
     def _from_ram(self, limit: int, *, urgent: bool) -> list[Held]:
-        if self._disk_first and self._disk.is_open:
+        if self._disk_first and self._disk.is_open and not self._disk.trouble:
             return []
         ready = (
             held

@@ -100,6 +100,12 @@ class Unwritten:
         self.leaving.add(number)
         self._leave_soon()
 
+    def wrote_in_vain(self, number: int) -> None:
+        """A pack waits no more since it was being written: its row leaves, or is set aside with the next commit."""
+        self.history.pop(number, None)
+        if number not in self.aside:
+            self.leave(number)
+
     def keep(self, held: Held) -> None:
         """A pack that was acknowledged before it had a row is to stay as history."""
         self.history[held.number] = held

@@ -130,6 +130,12 @@ def live(
         runner.run(main())
 
 
+async def on_the_thread(buffer: Buffer, damage: str) -> None:
+    """Damage the file behind the back of the buffer."""
+    disk = buffer._disk  # noqa: SLF001  # nobody else has the file open
+    await disk._thread.do(lambda: disk._file._sql.execute(damage))  # noqa: SLF001
+
+
 def contents(path: Path) -> list[Key]:
     """Name the packs in a copy of the file as it is now, in the order of their numbers."""
     with tempfile.TemporaryDirectory() as folder:

@@ -173,6 +173,20 @@ def test_while_the_disk_refuses_memory_is_bounded_and_the_oldest_give_way(
     live(tmp_path / "buffer.db", scene)
 
 
+def test_what_is_to_be_on_the_disk_first_goes_out_from_memory_while_the_disk_refuses(tmp_path: Path) -> None:
+    async def scene(buffer: Buffer) -> None:
+        for n, room in ((1, 1 << 30), (2, 0), (3, 0), (4, 1 << 30)):
+            with no_file_grows_beyond(room), capture_logs():
+                taking = asyncio.create_task(buffer.take(5))
+                await asyncio.sleep(RETRY_S + 1)
+                buffer.put(pack(n), 10.0)
+                (held,) = await asyncio.wait_for(taking, 1)
+                assert (held.pack.n, held.stored) == (n, room > 0)
+                buffer.acknowledge(held)
+
+    live(tmp_path / "buffer.db", scene, disk_first=True)
+
+
 def test_a_row_that_was_set_aside_and_let_go_does_not_wait_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

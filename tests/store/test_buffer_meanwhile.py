@@ -12,7 +12,7 @@ from gateway.store import unwritten
 from gateway.store.buffer import Buffer
 from gateway.store.held import Held
 from gateway.store.pack_room import Terms
-from tests.store.buffer_bench import WAL_BYTES, live, pack
+from tests.store.buffer_bench import WAL_BYTES, live, on_the_thread, pack
 
 CAP = WAL_BYTES + 400 * 1024
 SLOW_S = 0.01
@@ -64,12 +64,6 @@ async def all_leaves(buffer: Buffer) -> None:
             buffer.acknowledge(held)
     await buffer.empty()
     assert (buffer.depth.packs, buffer.depth.readings, buffer.depth.stored) == (0, 0, 0)
-
-
-async def on_the_thread(buffer: Buffer, damage: str) -> None:
-    """Damage the file behind the back of the buffer."""
-    disk = buffer._disk  # noqa: SLF001  # nobody else has the file open
-    await disk._thread.do(lambda: disk._file._sql.execute(damage))  # noqa: SLF001
 
 
 @settle
@@ -194,3 +188,17 @@ def test_a_row_that_is_still_there_when_all_are_counted_anew(tmp_path: Path, set
         assert (buffer.depth.packs, buffer.depth.stored) == (1, 1)
 
     live(tmp_path / "buffer.db", scene)
+
+
+def test_a_pack_that_arrives_while_it_is_set_aside_is_dead_no_more(tmp_path: Path) -> None:
+    async def scene(buffer: Buffer) -> None:
+        buffer.put(pack(1), 10.0)
+        (held,) = await buffer.take(1)
+        await during(asyncio.create_task(buffer.barrier()), lambda: buffer.set_aside(held, DEAD))
+        (row,) = await buffer.held("air", 1, 1, 1, 9)
+        await during(asyncio.create_task(buffer.barrier()), lambda: buffer.arrived(row))
+        await buffer.barrier()
+        assert buffer.depth.set_aside == 0
+        assert await buffer.held("air", 1, 1, 1, 9) == []
+
+    live(tmp_path / "buffer.db", scene, job_s=SLOW_S)

@@ -1,8 +1,9 @@
 """The buffer against a plain model of it: the same random life, and after each step the same content.
 
 The model is a list of what was put and not acknowledged. Both live through puts, acknowledgements, commits, time that
-passes, restarts, crashes (the files as they are in that moment, opened by another) and eviction, with a disk that is
-instant or slow, so that what happens while it writes and reads is seen as well.
+passes, restarts, crashes (the files as they are in that moment, opened by another), links that come while others are
+there, datasets that rest and eviction, with a disk that is instant or slow, so that what happens while it writes and
+reads is seen as well. Where there is room for all, one dataset is urgent.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.store.buffer import Buffer
 from gateway.store.held import Held
+from gateway.store.level import SET_ASIDE
+from gateway.store.pack_room import URGENT, Terms
+from gateway.store.pack_sql import Row
 from gateway.words.reading import Pack
 from tests.examples import examples
 from tests.store.buffer_bench import ROOMY, WAL_BYTES, Key, SlowDisk, key, pack
@@ -53,6 +57,7 @@ class BufferLife(RuleBasedStateMachine):
         self.aside: set[Key] = set()
         self.resting: set[str] = set()
         self.limited = False
+        self.urgent: str | None = None
         self.out: dict[Key, Held] = {}
         self.given: set[Key] = set()  # taken and not released, as the model has it
         self.numbers: dict[str, int] = {}
@@ -67,6 +72,7 @@ class BufferLife(RuleBasedStateMachine):
         self.loop = SlowDisk(job_s)
         self.runner = asyncio.Runner(loop_factory=lambda: self.loop)
         self.max_bytes = max_bytes
+        self.urgent = DATASETS[-1] if max_bytes == ROOMY else None  # else who gives way would be another tale
         self.path = self.folder / "0" / "buffer.db"
         self.open()
         assert self.buffer.depth.packs == 0
@@ -108,7 +114,8 @@ class BufferLife(RuleBasedStateMachine):
         """Open a buffer on the path."""
 
         async def opened() -> Buffer:
-            buffer = Buffer(self.path, self.max_bytes)
+            terms = {self.urgent: Terms(URGENT)} if self.urgent else {}
+            buffer = Buffer(self.path, self.max_bytes, terms=terms)
             await buffer.open(f"boot {self.lives}")
             self.running = asyncio.create_task(buffer.run())
             return buffer
@@ -165,21 +172,56 @@ class BufferLife(RuleBasedStateMachine):
 
         self.do(begin())
 
-    @precondition(lambda self: self.out)
-    @rule()
-    def link_breaks(self) -> None:
-        """All that is under way comes back, and all there is can be had again on the next link."""
+    @rule(first=st.sampled_from(("link", "answers")))
+    def link_breaks(self, first: str) -> None:
+        """All that is under way comes back, before or after the next link is there, and all can be had on that."""
+        if first == "link":
+            self.do(self.new_link(None))
+        for each in list(self.out):
+            self.not_answered(each)
+        if first == "answers":
+            self.do(self.new_link(None))
+        self.all_comes()
+
+    def not_answered(self, each: Key) -> None:
+        """A pack comes back."""
+        self.given.discard(each)
+        self.do(self.answer_one(self.out.pop(each), good=False))
+
+    def all_comes(self) -> None:
+        """All that waits can be had on this link, once nothing rests."""
         for dataset in list(self.resting):
             self.rest_or_resume(dataset)
-        self.do(self.new_link(None))
-        for each in list(self.out):
-            self.given.discard(each)
-            self.do(self.answer_one(self.out.pop(each), good=False))
         for _ in range(len(self.kept) + 1):
             if set(self.kept) == self.given:
                 break
             self.take(3, SETTLED_S)
         assert set(self.kept) == self.given, "there is more, and it does not come"
+
+    @rule(data=st.data(), moment=st.sampled_from((0.002, 0.007, 0.012, 0.017)))
+    def link_breaks_while_the_file_is_read(self, data: st.DataObject, moment: float) -> None:
+        """There is a new link before those who read for the last one are through."""
+        self.do(self.new_link(None))
+        self.put([300, 300], data)
+        self.take(data.draw(st.integers(1, 8)), SETTLED_S)
+        self.commit(wait=True)
+        self.take(3, moment)
+        self.link_breaks("answers")
+
+    @rule(data=st.data())
+    def broker_refuses(self, data: st.DataObject) -> None:
+        """The broker refuses a dataset, and its answers come in any order."""
+        self.link_breaks("link")
+        if not self.out:
+            return
+        dataset = data.draw(st.sampled_from(sorted({each[0] for each in self.out})))
+        first, *others = data.draw(st.permutations([each for each in self.out if each[0] == dataset]))
+        self.not_answered(first)
+        self.rest_or_resume(dataset)
+        for each in others:
+            self.not_answered(each)
+        self.take(1, SETTLED_S)
+        self.all_comes()
 
     @precondition(lambda self: self.out)
     @rule(data=st.data())
@@ -234,11 +276,39 @@ class BufferLife(RuleBasedStateMachine):
     def answer_during_a_commit(self, sizes: list[int], data: st.DataObject, *, dead: bool) -> None:
         """The broker answers while the thread is at work."""
         self.put(sizes, data)
-        self.take(8, 0.0)
+        self.take(1, 0.0)  # more would wait for the thread
         self.commit(wait=False)
         self.do(asyncio.sleep(0.007))
         if self.out:
             (self.set_aside if dead else self.answer)(data)
+        if dead:
+            self.replay(data.draw(st.sampled_from(DATASETS)), busy=data.draw(st.booleans()))
+
+    @rule(dataset=st.sampled_from(DATASETS), busy=st.booleans())
+    def replay(self, dataset: str, *, busy: bool) -> None:
+        """A receiver asks for packs of this run once more and gets them, maybe while the thread commits something."""
+        rows = self.do(self.held(dataset))
+
+        async def arrive() -> None:
+            for row in rows:
+                self.buffer.arrived(row)
+
+        if busy:
+            self.commit(wait=False)
+            self.do(asyncio.sleep(0.007))
+        self.do(arrive())
+        dead = {key(row.pack) for row in rows if row.level <= SET_ASIDE}
+        self.aside -= dead
+        self.acknowledged |= dead
+        self.commit(wait=True)
+        assert not {key(row.pack) for row in self.do(self.held(dataset)) if row.level <= SET_ASIDE} & dead
+
+    async def held(self, dataset: str) -> list[Row]:
+        """Return what there is of the packs of this run."""
+        rows = await self.buffer.held(dataset, self.epoch, 1, 1000, 1000)
+        found = [row.pack.n for row in rows]
+        assert found == sorted(set(found)), "in order, each once"
+        return rows
 
     async def answer_one(self, held: Held, *, good: bool) -> None:
         """Acknowledge or release it."""
@@ -256,6 +326,7 @@ class BufferLife(RuleBasedStateMachine):
         if wait:
             self.do(self.buffer.barrier())
             self.safe |= waiting & set(self.kept)
+            assert self.buffer.depth.set_aside <= len(self.aside)
         else:
             self.do(begin())
 
@@ -322,8 +393,8 @@ class BufferLife(RuleBasedStateMachine):
             return held
 
         held = self.runner.run(take())
-        numbers = [each.number for each in held]
-        assert numbers == sorted(set(numbers)), "from the disk: the oldest first, each once"
+        places = [(each.pack.dataset != self.urgent, each.number) for each in held]
+        assert places == sorted(set(places)), "from the disk: the urgent, then the oldest first, each once"
         return held
 
     def check_marks(self) -> None:
@@ -343,17 +414,17 @@ class BufferLife(RuleBasedStateMachine):
             depth = self.buffer.depth
             assert depth.packs == len(self.kept)
             assert depth.readings == sum(kept.pack.readings for kept in self.kept.values())
-            assert depth.set_aside <= len(self.aside)
             assert len(self.safe & set(self.kept)) <= depth.stored <= depth.packs
 
     def teardown(self) -> None:
         """In the end every pack that was kept comes out once, from this life and from the next."""
         if self.lives:
-            self.link_breaks()
+            self.link_breaks("link")
             self.end()
             self.safe = set(self.kept)
             self.open()
-            assert [key(held.pack) for held in self.take_all()] == list(self.kept)
+            in_order = sorted(self.kept, key=lambda each: each[0] != self.urgent)
+            assert [key(held.pack) for held in self.take_all()] == in_order
             self.end()
             self.runner.close()
         shutil.rmtree(self.folder)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.store.buffer import Buffer
 from gateway.store.level import HISTORY
-from gateway.store.pack_file import PackFile
+from gateway.store.pack_file import MOST_LOSSES, PackFile
 from gateway.store.pack_room import ONE_IN, Terms
-from gateway.store.pack_sql import Row
+from gateway.store.pack_sql import Loss, Row
 from gateway.words.reading import Pack
 from tests.examples import examples
 from tests.store.buffer_bench import ROOMY, WAL_BYTES, live, pack
@@ -228,6 +228,23 @@ def test_whatever_the_rules_nothing_leaves_uncounted_and_the_cap_holds(
     lost = Counter(put[number].dataset for number in dropped)
     assert sum(loss.packs for loss in losses) == len(dropped)
     assert {name: sum(loss.packs for loss in losses if loss.dataset == name) for name in lost} == lost
+    file.close()
+
+
+def test_losses_of_many_runs_are_told_in_several_messages_each_until_the_receiver_knows(tmp_path: Path) -> None:
+    file = PackFile(tmp_path / "buffer.db", ROOMY)
+    file.open("boot")
+    lost = {(name, epoch) for name in ("air", "noise") for epoch in range(1, MOST_LOSSES + 20)}
+    file.write([], [], [Loss(name, epoch, "evicted", 3, 30, 1, 3, 10, 20) for name, epoch in lost])
+    told: list[tuple[str, int]] = []
+    for size in (MOST_LOSSES, MOST_LOSSES, 38, 1):
+        batch, losses = file.losses()
+        assert len(losses) == size
+        file.write([], [], [Loss("later", 1, "evicted", 1, 10, 1, 1, 10, 20)])
+        assert file.losses() == (batch, losses), "the same until it is known"
+        told += [(loss.dataset, loss.epoch) for loss in losses]
+        file.told(batch)
+    assert sorted(told) == sorted([*lost, ("later", 1)])
     file.close()
 
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from structlog.testing import capture_logs
 
 from gateway.store.frame import number_of
-from gateway.store.journal import MOST_BYTES, REWRITE_BYTES, Journal, Left
+from gateway.store.journal import MOST_BYTES, RETRY_BYTES, REWRITE_BYTES, Journal, Left
 from gateway.words.reading import Pack, Quality, Reading
 from tests.examples import examples
 from tests.store.buffer_bench import no_file_grows_beyond, pack
@@ -25,6 +25,10 @@ def ram() -> Iterator[Path]:
     """Give a folder in RAM."""
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
         yield Path(folder)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def opened(folder: Path, boot: str = BOOT) -> tuple[Journal, Left]:
@@ -159,6 +163,32 @@ def test_a_full_file_system_is_told_and_the_journal_works_again_afterwards(ram: 
     # What it lacked a part of it does not tell at all: half of a story is a wrong one.
     left = opened(ram)[1]
     assert (left.readings, left.units) == ([reading(3)], {"dust": {"pm10": "ug/m3"}})
+
+
+def test_where_there_is_no_room_to_write_it_anew_it_stays_as_it_is_and_tries_again_later(ram: Path) -> None:
+    journal, _ = opened(ram)
+    for n in range(1, 301):
+        journal.sealed(n, pack(n, size=4000))
+    before, large = open_files(), (ram / "journal").stat().st_size
+    (ram / "journal.new").symlink_to("/dev/full")
+    with capture_logs() as logs:
+        journal.settled(range(2, 301))
+    assert [line["event"] for line in logs] == ["the journal in RAM could not be written anew"]
+    assert (journal.trouble, open_files(), list(ram.iterdir())) == ("", before, [ram / "journal"])
+    tries = 0
+    while (size := (ram / "journal").stat().st_size) > large:
+        assert size < large + 2 * RETRY_BYTES
+        tries += 1
+        journal.sealed(300 + tries, pack(300 + tries, size=4000))
+        journal.settled([300 + tries])
+    assert tries > 10, "it does not try each time"
+    assert [kept.n for kept in opened(ram)[1].packs.values()] == [1]
+
+
+def test_half_of_a_new_one_goes_at_the_next_start(ram: Path) -> None:
+    (ram / "journal.new").write_bytes(bytes(1000))
+    opened(ram)
+    assert list(ram.iterdir()) == [ram / "journal"]
 
 
 @pytest.mark.parametrize("room", [0, 10], ids=["none at all", "for a part of the head"])
