@@ -59,7 +59,8 @@ def test_who_may_not_sign_and_what_may_not_be_set_change_nothing_and_are_told(tm
             report = await operator.hears("OWNERSHIP", 1)
             why = f'pole/{POLE} seq 1:2: [port.p9]: "path" is set in the pole\'s own file only; remove it here'
             assert (report["last"]["text"], report["streams"][f"pole/{POLE}"]["why"]) == (why, why)
-            (tmp_path / "key").rename(tmp_path / "old")
+            for half in ("key", "key.pub"):
+                (tmp_path / half).rename(tmp_path / f"old-{half}")
             operator._call("keygen", tmp_path / "key")  # noqa: SLF001  # a key that no root names
             operator.send(2, '[[device]]\nid = "meter-1"\nevery = 0.4\n')
             await operator.hears("SIG", 0)
