@@ -124,7 +124,6 @@ class PackFile(Rows):
 
     def _begin(self, epoch: int, above: int) -> None:
         """Begin the epoch and note it; the ballast is for a disk that is full at this moment as well."""
-        pack_counts.recall(self._sql, self._room)
         try:
             self._note_epoch(epoch, above)
         except (sqlite3.OperationalError, OSError) as error:

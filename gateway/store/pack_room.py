@@ -74,8 +74,6 @@ Group = tuple[str, int, int, int]
 Ends = dict[str, tuple[int, int]]
 """By dataset, the (epoch, n) of the last of some packs."""
 
-Saved = tuple[dict[str, defaultdict[int, int]], defaultdict[str, int], dict[Place, int], set[str], Ends, bool]
-
 
 class _Choice(NamedTuple):
     """Rows that may give way together, and where they were found."""
@@ -126,15 +124,6 @@ class Room:
             yield dataset, *self.last.get(dataset, (0, 0)), to_json(levels).decode(), self._readings[dataset]
         self._changed.clear()
         self.only_grew = True
-
-    def save(self) -> Saved:
-        """Return what ``restore`` takes back when the transaction fails."""
-        counts = {dataset: counts.copy() for dataset, counts in self._counts.items()}
-        return counts, self._readings.copy(), dict(self._after), set(self._changed), dict(self.last), self.only_grew
-
-    def restore(self, saved: Saved) -> None:
-        """Forget what happened since ``save``."""
-        self._counts, self._readings, self._after, self._changed, self.last, self.only_grew = saved
 
     def came(self, dataset: str, level: int, readings: int) -> None:
         """A row was inserted."""

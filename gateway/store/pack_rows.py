@@ -5,8 +5,9 @@ be read without SQLite (:mod:`gateway.store.pack_raw`). Who gives way when the f
 :mod:`gateway.store.pack_room`.
 """
 
+import contextlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gateway.store import frame, pack_counts, pack_epochs, pack_sql
@@ -48,6 +49,7 @@ class Rows:
         self._history = history
         self._highest = 0  # no row has a greater number
         self._unnoted = 0  # commits since it was noted how many rows there are
+        self._is_stale = False
         self._sql: sqlite3.Connection
         self._boot = ""
 
@@ -57,6 +59,8 @@ class Rows:
         self._boot = boot
         self._highest = one(sql, "SELECT coalesce(max(id), 0) FROM pack")
         self._space.begin(sql)
+        pack_counts.recall(sql, self._room)
+        self._is_stale = False
 
     def write(
         self,
@@ -88,26 +92,20 @@ class Rows:
     def _write(
         self, rows: Sequence[Row], leaving: Sequence[int], losses: Sequence[Loss], forget_before: int | None
     ) -> Written:
-        saved = self._room.save()
-        try:
-            with transaction(self._sql):
-                for some in range(0, len(leaving), AT_A_TIME):
-                    self._acknowledged(leaving[some : some + AT_A_TIME])
-                if forget_before is not None:
-                    self._room.forget(self._sql, pack_epochs.taken_before(self._sql, self._boot, forget_before))
-                known = [row.id for row in rows if row.id <= self._highest]  # the journal may give a pack again
-                there = self.which_are_there(known)
-                self._write_again(row for row in rows if row.id in there)
-                rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
-                is_noted = not self._append(rows) or self._unnoted >= pack_counts.NOTED_EVERY
-                if is_noted:
-                    pack_counts.note(self._sql, self._room)
-                if losses:
-                    pack_sql.add_losses(self._sql, losses)
-        except BaseException:
-            self._room.restore(saved)
-            self._space.forget()
-            raise
+        with self._changing():
+            for some in range(0, len(leaving), AT_A_TIME):
+                self._acknowledged(leaving[some : some + AT_A_TIME])
+            if forget_before is not None:
+                self._room.forget(self._sql, pack_epochs.taken_before(self._sql, self._boot, forget_before))
+            known = [row.id for row in rows if row.id <= self._highest]  # the journal may give a pack again
+            there = self.which_are_there(known)
+            self._write_again(row for row in rows if row.id in there)
+            rows, dropped, refused = self._make_room([row for row in rows if row.id not in there])
+            is_noted = not self._append(rows) or self._unnoted >= pack_counts.NOTED_EVERY
+            if is_noted:
+                pack_counts.note(self._sql, self._room)
+            if losses:
+                pack_sql.add_losses(self._sql, losses)
         self._unnoted = 0 if is_noted else self._unnoted + 1
         self._space.lay_ballast()
         return Written(dropped, refused, self._room.set_aside())
@@ -189,7 +187,7 @@ class Rows:
     def retry(self) -> int:
         """Let the rows that were set aside wait again, and return how many they are."""
         dead = f"level <= {SET_ASIDE}"
-        with transaction(self._sql):
+        with self._changing():
             rows = self._sql.execute(f"SELECT dataset, level, readings FROM pack WHERE {dead}").fetchall()  # noqa: S608  # our own words
             self._sql.execute(f"UPDATE pack SET level = {FRESH} WHERE {dead}")  # noqa: S608  # the same
             for dataset, level, readings in rows:
@@ -255,13 +253,27 @@ class Rows:
         return [Dropped(victim.id, loss) for victim, loss in lost if victim.level >= FRESH]
 
     def _give_up(self, damaged: Sequence[Victim]) -> list[Dropped]:
-        with transaction(self._sql):
+        with self._changing():
             for victim in damaged:
                 self._sql.execute("DELETE FROM pack WHERE id = ?", (victim.id,))
                 self._room.left(victim.dataset, victim.level, victim.readings)
             lost = self._lose(damaged, "damaged")
             pack_counts.note(self._sql, self._room)
         return lost
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A transaction. Where it fails, what is known of the rows is read from the file before the next."""
+        if self._is_stale:
+            pack_counts.recall(self._sql, self._room)
+            self._is_stale = False
+        try:
+            with transaction(self._sql):
+                yield
+        except BaseException:
+            self._is_stale = True
+            self._space.forget()
+            raise
 
     def _append(self, rows: Sequence[Row]) -> bool:
         """Insert rows; tell whether they only came behind all others, and nothing else has changed."""
