@@ -16,8 +16,8 @@ from gateway.store.level import FRESH, HISTORY, SET_ASIDE
 from gateway.store.pack_counts import NOTED_EVERY
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_room import Terms
-from gateway.store.pack_sql import Row
-from tests.store.buffer_bench import ROOMY, WAL_BYTES, pack
+from gateway.store.pack_sql import Row, SqlError
+from tests.store.buffer_bench import ROOMY, WAL_BYTES, no_file_grows_beyond, pack
 
 DEAD = -0x99
 SMALL = WAL_BYTES + 48 * 1024
@@ -138,3 +138,17 @@ def test_after_any_commit_a_start_finds_what_is_there(tmp_path: Path, seed: int)
     file.close()
     assert counts["dropped"]
     assert counts["retried"]
+
+
+def test_what_a_failed_commit_changed_is_not_counted(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    file = PackFile(path, ROOMY)
+    file.open("boot")
+    file.write([row(1, n) for n in range(1, 4)], ())
+    with no_file_grows_beyond(0), pytest.raises(SqlError):
+        file.write([row(1, 4), row(1, 5, "noise")], [number_of(1, 1)])
+    assert noted(path) == {"air": (1, 3, 3)}
+    file.write([row(1, 4)], [number_of(1, 2)])
+    assert noted(path) == {"air": (1, 4, 3)}
+    check(path, {"air": (1, 4)})
+    file.close()
