@@ -100,4 +100,4 @@ async def _on_thread(work: Callable[[], T]) -> T:
     try:
         return await thread.do(work)
     finally:
-        thread.shutdown(wait=False)
+        thread.shutdown()

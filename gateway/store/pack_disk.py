@@ -88,6 +88,8 @@ class Disk:
         self._thread = OneThread("buffer")
         self._loop = asyncio.get_running_loop()
         self._damage = ""
+        self._opening = asyncio.Lock()
+        self._times_opened = 0
         self._is_late = False  # what is in the file was told before, or taken for nothing
         self._again_at = self._look_at = 0.0
         self.is_open = False
@@ -117,9 +119,11 @@ class Disk:
         """Commit; see :meth:`gateway.store.pack_rows.Rows.write`."""
         if self._loop.time() >= self._look_at:
             self._look_at = self._loop.time() + LOOK_EVERY_S
-            await self._look()
+            async with self._opening:
+                await self._look()
         if not self.is_open:
-            await self._open_again()
+            async with self._opening:
+                await self._open_again()
         written = await self._sound(lambda: self._file.write(rows, leaving, losses, forget_before=forget_before))
         if self.trouble and not self._is_copy():
             self.tell("")
@@ -193,6 +197,7 @@ class Disk:
             self.is_open = self.is_open and self._file is not file
             raise
         self.is_open, self._damage = True, ""
+        self._times_opened += 1
         self._epoch = contents.epoch
         self._note(contents.mended)
         self._on_open(contents)
@@ -226,6 +231,8 @@ class Disk:
 
     async def _open_again(self) -> None:
         """Open what could not be opened before."""
+        if self.is_open:  # meanwhile
+            return
         begun = self._loop.time()
         if begun < self._again_at:
             raise OSError(self.trouble)
@@ -263,13 +270,17 @@ class Disk:
 
     async def _sound(self, work: Callable[[], T]) -> T:
         """Do something with the file; where it turns out to be damaged, mend it and do it again."""
+        times_opened = self._times_opened
         try:
             return await self._thread.do(work)
         except (SqlError, *UNREADABLE) as error:
             if not is_damage(error):
                 raise
-            self._damage = str(error) if isinstance(error, SqlError) else f"a row has what was never written: {error}"
-        await self._open(self._file)
+            damage = str(error) if isinstance(error, SqlError) else f"a row has what was never written: {error}"
+        async with self._opening:
+            if times_opened == self._times_opened:  # else another found it, and it is mended
+                self._damage = damage
+                await self._open(self._file)
         return await self._thread.do(work)
 
     def _note(self, mended: Mended | None) -> None:

@@ -75,8 +75,9 @@ class PackFile(Rows):
         pack_mend.make_folder(self.path.parent)
         if pack_mend.is_under_way(self.path):
             damage = ""  # it is known, and what is there now is being made
+        else:
+            self._rescued, self._ends = [], self._room.last if damage else {}
         if damage:
-            self._ends = self._room.last
             self._rescue()
         why = damage or pack_mend.what_is_wrong(self.path)
         if why:
@@ -174,7 +175,6 @@ class PackFile(Rows):
                 self.learn(salvaged.epochs)
                 damaged = salvaged.damaged
             aside = pack_mend.keep_aside(self.path)
-            self._rescued, self._ends = [], {}
         elif packs and tail.is_damage:
             why = "the end of its log was damaged"
         return Mended(why, packs, damaged, aside) if why else None

@@ -16,9 +16,19 @@ from gateway.store.pack_disk import LOOK_EVERY_S
 from gateway.store.pack_file import PackFile
 from gateway.store.pack_outgoing import RETRY_S
 from gateway.store.pack_raw import Salvage
-from gateway.store.pack_sql import Row
-from tests.store.buffer_bench import ROOMY, WAL_BYTES, Key, contents, key, live, no_file_grows_beyond, pack
-from tests.store.test_buffer_mend import all_packs, fill, garbage, reopened, zero_a_leaf, zero_page_1
+from gateway.store.pack_sql import Loss, Row, SqlError
+from tests.store.buffer_bench import (
+    PAGE_BYTES,
+    ROOMY,
+    WAL_BYTES,
+    Key,
+    contents,
+    key,
+    live,
+    no_file_grows_beyond,
+    pack,
+)
+from tests.store.test_buffer_mend import all_packs, fill, garbage, leaves, overwrite, reopened, zero_a_leaf, zero_page_1
 
 PACKS = 100
 
@@ -234,3 +244,43 @@ def test_a_pack_of_the_journal_counts_once_where_its_row_is_seen_late(tmp_path: 
     with capture_logs():
         live(path, scene)
     assert contents(path) == []
+
+
+def test_damage_that_two_find_at_once_is_mended_once(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    fill(path, packs=2000, closed=True)
+
+    async def scene(buffer: Buffer) -> None:
+        for page in leaves(path)[300:600:20]:
+            overwrite(path, page, bytes(PAGE_BYTES))
+        found: list[Key] = []
+
+        async def take() -> None:
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    found.extend(key(held.pack) for held in await asyncio.wait_for(buffer.take(50), 60))
+
+        with capture_logs():
+            await asyncio.gather(take(), buffer.verify(), buffer.verify())
+        assert 1800 < len(found) == len(set(found))
+        assert [part.name for part in path.parent.glob("buffer.db.damaged-*")] == ["buffer.db.damaged-1"]
+
+    live(path, scene, job_s=0.2)
+
+
+def test_what_was_told_before_is_not_told_again_after_a_mending(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    loss = Loss("air", 1, "evicted", 1, 10, 1, 1, 0, 0)
+    file = PackFile(path, ROOMY)
+    file.open("boot")
+    file.write([Row(number_of(1, 2), pack(2))], (), [loss])
+    file.close()
+    with no_file_grows_beyond(0), pytest.raises((SqlError, OSError)):
+        file.open("boot")  # it has read what was lost when it fails
+    file.open("boot")
+    batch, losses = file.losses()
+    assert losses == [loss]
+    file.told(batch)
+    file.open("boot", damage="it is")
+    assert file.losses()[1] == []
+    file.close()
