@@ -60,9 +60,10 @@ def test_it_does_one_after_the_other_to_its_end_and_gives_the_errors_too() -> No
         assert await asyncio.gather(*jobs, return_exceptions=True) == [1, 2, jobs[2].exception(), 4]
         with pytest.raises(OSError, match="the disk"):
             await jobs[2]
-        thread.submit(work.do, 5)
+        last = thread.submit(work.do, 5)
         thread.shutdown()
         assert work.done == [1, 2, 3, 4, 5]
+        assert await last == 5
 
     played(scene)
 
