@@ -247,7 +247,7 @@ class PackFile(Rows):
     def put_back(self) -> bool:
         """Where the file was taken from its place since it was opened, write it there again; tell whether it was.
 
-        It is to be opened then. The packs of one that lies there in its stead are taken over. Raises OSError.
+        It is to be opened then. What lies there in its stead is kept as what is damaged is. Raises OSError.
         """
         database, log = pack_mend.places_of(self.path)
         if database == self._places[0]:
@@ -255,6 +255,8 @@ class PackFile(Rows):
         if log == self._places[1]:  # what is in it belongs to what we have open, and to nothing else
             pack_mend.log_of(self.path).unlink(missing_ok=True)
         pack_mend.set_aside(self.path)
+        if pack_mend.is_under_way(self.path):
+            pack_mend.keep_aside(self.path)
         with contextlib.closing(sqlite3.connect(self.path)) as new:
             self._sql.backup(new)
         self._sql.close()

@@ -141,7 +141,7 @@ def test_a_file_that_is_taken_from_its_place_is_written_there_again(tmp_path: Pa
     assert reopened(path)[1].epoch == 3
 
 
-def test_the_packs_of_a_file_that_was_put_in_its_place_are_taken_over(tmp_path: Path) -> None:
+def test_a_file_that_was_put_in_its_place_is_kept_beside_it(tmp_path: Path) -> None:
     path, other = tmp_path / "live" / "buffer.db", tmp_path / "other" / "buffer.db"
     fill(path, packs=PACKS)
     fill(other, packs=2 * PACKS, closed=True)
@@ -152,10 +152,12 @@ def test_the_packs_of_a_file_that_was_put_in_its_place_are_taken_over(tmp_path: 
         with capture_logs():
             buffer.put(pack(1, "later", epoch=buffer.epoch), 0.0)
             await buffer.barrier()
-        assert buffer.depth.packs == buffer.depth.stored == 2 * PACKS + 1
+        assert buffer.depth.packs == buffer.depth.stored == PACKS + 1
+        assert buffer.mended is None
 
     live(path, scene)
-    assert set(contents(path)) == all_packs(2 * PACKS) | {("later", 2, 1)}
+    assert set(contents(path)) == all_packs(PACKS) | {("later", 2, 1)}
+    assert len(list(Salvage(path.parent / "buffer.db.damaged-1" / path.name))) == 2 * PACKS
 
 
 def test_what_was_lost_before_is_told_after_a_mending_too(tmp_path: Path) -> None:
