@@ -67,18 +67,25 @@ def _state_folder(path: Path) -> Path | None:
 
 
 def _key(text: str, section: str, key: str) -> str:
-    """Return a key of a section of a file that need be no TOML, where its line is sound; "" where it is not there."""
+    """Return a key of a section; of a file that is no TOML where its line is sound; "" where it is not there."""
+    with contextlib.suppress(Unreadable):
+        return _found(f"{text}\n", section, key)
     header = ""
     for line in text.splitlines():
         if line.lstrip().startswith("["):
             header = line
         elif key in line:
             with contextlib.suppress(Unreadable):
-                found = parse(f"{header}\n{line}\n").get(section)
-                value = found.get(key) if isinstance(found, dict) else None
-                if isinstance(value, str) and "\0" not in value:
+                if value := _found(f"{header}\n{line}\n", section, key):
                     return value
     return ""
+
+
+def _found(text: str, section: str, key: str) -> str:
+    """Return a text of a section; "" where there is none. Raises Unreadable."""
+    found = parse(text).get(section)
+    value = found.get(key) if isinstance(found, dict) else None
+    return value if isinstance(value, str) and "\0" not in value else ""
 
 
 async def wait_for(path: Path, tell: Callable[[str], None]) -> Settings | None:

@@ -260,7 +260,9 @@ def _rule(kind: str, error: ErrorDetails) -> str:
 
 
 def _no_section(loc: Path, given: object, known: Mapping[str, FieldInfo]) -> str:
-    """Word a value that stands where a section should."""
+    """Word a value that stands where a section should, or where all of them should."""
+    if not loc:
+        return f"it must be a table of keys and values, not {show(given)}"
     *above, last = loc
     if isinstance(last, int):
         return f"each {HEADERS.get(str(above[-1]), above[-1])} is a section, not {show(given)}"

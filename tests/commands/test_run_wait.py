@@ -205,6 +205,7 @@ def test_a_pole_that_ran_goes_on_though_the_file_is_no_text(service: Daemon, hea
         "{}a = " + "[" * 10_000,
         "{}#" + "." * 300_000,
         '[remote]\nnot so\nstate = "{folder}/config"\n[pole\n',
+        '[pole]\nnote = """\n[remote]\nstate = "/elsewhere"\n"""\n[remote]\nstate = """\n{folder}/config"""\n',
     ],
 )
 def test_where_it_lies_what_was_in_force_is_found_in_any_file(tmp_path: Path, bad: str) -> None:

@@ -2,11 +2,12 @@
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gateway.remote import document
+from gateway.remote import document, trust_root
 from gateway.remote.document import Rollout, Window
 from gateway.remote.trust_root import LARGEST_NUMBER
 from gateway.remote.verdict import Code, Rejected
@@ -60,6 +61,14 @@ def test_a_sequence_is_a_whole_number(seq: object) -> None:
 )
 def test_what_is_no_document_is_refused(changes: dict[str, Any]) -> None:
     assert refusal(document_content(**changes)) is Code.PARSE
+
+
+@pytest.mark.parametrize("parsed", [document.parsed, document.parsed_command, trust_root.parsed])
+@pytest.mark.parametrize("raw", [b"[]", b"7", b'"x"', b"null", b"true", b"[{}]"])
+def test_what_is_json_and_no_table_is_refused(parsed: Callable[[bytes], object], raw: bytes) -> None:
+    with pytest.raises(Rejected, match="it must be a table of keys and values, not ") as refused:
+        parsed(raw)
+    assert refused.value.code is Code.PARSE
 
 
 def test_what_is_signed_is_read_as_strictly_as_what_is_not() -> None:
