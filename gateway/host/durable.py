@@ -7,10 +7,14 @@ from pathlib import Path
 def replace(path: Path, data: bytes) -> None:
     """Write a file beside its place, bring it to the disk, and put it there. Raises OSError."""
     new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        new.unlink(missing_ok=True)  # on a full disk it would stand in the way of others
+        raise
     new.replace(path)
     sync_folder(path.parent)
 

@@ -57,7 +57,9 @@ class OneThread(Executor):
             return done.result()
 
     def submit(self, fn: Callable[..., T], /, *args: Any) -> Certain[T]:  # type: ignore[override]  # noqa: ANN401
-        """Have it done; ``run_in_executor`` takes a future of its own loop as it is."""
+        """Have it done; ``run_in_executor`` takes a future of its own loop as it is. Raises RuntimeError at its end."""
+        if self._bell < 0:
+            raise RuntimeError("the thread has ended")
         future: Certain[T] = Certain(loop=self._loop)
         self._jobs.put((future, fn, args))
         return future

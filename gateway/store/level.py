@@ -36,11 +36,6 @@ def is_sound(found: object) -> bool:
     return found in _STORED
 
 
-def is_of_older(found: int) -> bool:
-    """Tell whether an older gateway stored a level so."""
-    return found in _CODED
-
-
 def level_of(found: object) -> int:
     """Return the level of what was found in a column, FRESH where none is stored so."""
     return _STORED.get(found, FRESH)
@@ -48,4 +43,4 @@ def level_of(found: object) -> int:
 
 def level_in(found: int) -> int:
     """Return the level of what was found in a file that an older gateway may have written."""
-    return found if is_of_older(found) else level_of(found)
+    return found if found in _CODED else level_of(found)

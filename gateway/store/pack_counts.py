@@ -3,18 +3,22 @@
 A commit that only adds rows behind all others need not change the note: they are found again, and counted, from the end
 of the file. So while nothing leaves, most commits write a page less to the flash. What leaves, or stands otherwise than
 before, is noted in the same transaction.
+
+An older gateway changes the note with each commit and knows nothing of rows that are not in it. So what it has noted
+counts for nothing here: a note of ours ends with a blank, which it does not write.
 """
 
 import json
 import sqlite3
 from collections.abc import Iterator
 
-from gateway.store.frame import EPOCH_SHIFT
-from gateway.store.level import FACTOR, FRESH, OF_OLDER, STORED, is_of_older, level_of
+from gateway.store import frame
+from gateway.store.level import FACTOR, FRESH, OF_OLDER, STORED, level_of
 from gateway.store.pack_room import Ends, Group, Room
 from gateway.store.pack_sql import transaction
 
 NOTED_EVERY = 16  # commits: so many are counted at a start at the most
+OURS = " "
 NOTE = """
 INSERT INTO mark(dataset, epoch, n, levels, readings) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     epoch = excluded.epoch, n = excluded.n, levels = excluded.levels, readings = excluded.readings
@@ -27,13 +31,14 @@ def recall(sql: sqlite3.Connection, room: Room) -> tuple[int, int]:
     last = {dataset: (epoch, n) for dataset, epoch, n, *_ in noted}
     since = list(_since(sql, last))
     room.last = last
-    for dataset, place, *_ in since:
-        room.reached(dataset, place)
-    groups: list[Group] = [(dataset, level, 1, readings) for dataset, _, level, readings in since]
+    for dataset, place, _ in since:
+        if place:
+            room.reached(dataset, place)
+    groups: list[Group] = [group for *_, group in since]
     for dataset, *_, levels, readings in noted:
-        rows = {int(level): packs for level, packs in json.loads(levels).items()}
-        if any(map(is_of_older, rows)):
+        if not levels.endswith(OURS):
             return _adopt(sql, room)
+        rows = {int(level): packs for level, packs in json.loads(levels).items()}
         groups += [(dataset, level_of(level), packs, 0) for level, packs in rows.items()]
         groups.append((dataset, FRESH, 0, readings))
     room.count(groups)
@@ -44,7 +49,7 @@ def count(sql: sqlite3.Connection, room: Room) -> tuple[int, int]:
     """Count row by row, and note it; return the packs and readings that wait."""
     with transaction(sql):
         groups = count_rows(sql, room)
-        sql.execute("UPDATE mark SET levels = '{}', readings = 0")
+        sql.execute("UPDATE mark SET levels = ?, readings = 0", ("{}" + OURS,))
         note(sql, room)
     return _waiting(groups)
 
@@ -60,17 +65,25 @@ def count_rows(sql: sqlite3.Connection, room: Room) -> list[Group]:
 
 def note(sql: sqlite3.Connection, room: Room) -> None:
     """Note how many rows there are where that changed, and the (epoch, n) of the last one of a dataset."""
-    sql.executemany(NOTE, room.changed())
+    sql.executemany(
+        NOTE, ((dataset, epoch, n, levels + OURS, readings) for dataset, epoch, n, levels, readings in room.changed())
+    )
 
 
-def _since(sql: sqlite3.Connection, noted: Ends) -> Iterator[tuple[str, tuple[int, int], int, int]]:
-    """Give the rows that came after the note, the newest first: dataset, (epoch, n), level, readings."""
-    rows = sql.execute("SELECT id, dataset, n, level, readings FROM pack ORDER BY id DESC")
-    for number, dataset, n, level, readings in rows:
-        place = number >> EPOCH_SHIFT, n
-        if place <= noted.get(dataset, (0, 0)):
-            return
-        yield dataset, place, level_of(level), readings
+def _since(sql: sqlite3.Connection, noted: Ends) -> Iterator[tuple[str, tuple[int, int] | None, Group]]:
+    """Give the rows that came after the note, the newest first: dataset, (epoch, n) if that is certain, what counts."""
+    rows = sql.execute("SELECT id, dataset, n, level, readings, frame FROM pack ORDER BY id DESC")
+    for number, dataset, n, level, readings, framed in rows:
+        try:
+            _, pack = frame.unseal(framed)
+        except frame.Damaged:  # it is told where it is read, and counts until then
+            if (number >> frame.EPOCH_SHIFT, n) <= noted.get(dataset, (0, 0)):
+                return
+            yield dataset, None, (dataset, level_of(level), 1, readings)
+        else:
+            if (place := (pack.epoch, pack.n)) <= noted.get(pack.dataset, (0, 0)):
+                return
+            yield pack.dataset, place, (pack.dataset, level_of(level), 1, pack.readings)
 
 
 def _waiting(groups: list[Group]) -> tuple[int, int]:
@@ -79,6 +92,6 @@ def _waiting(groups: list[Group]) -> tuple[int, int]:
 
 
 def _adopt(sql: sqlite3.Connection, room: Room) -> tuple[int, int]:
-    """Store the levels of an older gateway as ours, and count."""
+    """Store levels that an older gateway has stored as ours are, and count."""
     sql.execute(f"UPDATE pack SET level = level * {FACTOR} WHERE level IN {OF_OLDER}")  # noqa: S608  # our own words
     return count(sql, room)

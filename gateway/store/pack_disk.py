@@ -38,6 +38,7 @@ from gateway.store.pack_sql import (
 from gateway.words.timeline import Epoch
 
 UNNUMBERED = 1 << 30  # epochs of runs that could not read the file lie above, at random: they must not come twice
+UNKNOWN_SPAN, KNOWN_SPAN = 1 << 29, 1 << 10  # how far, where no such run is known of, and behind one that is
 COPY_BYTES = 32 * 1024 * 1024  # that a copy in RAM may grow by
 LOOK_EVERY_S = 60.0  # whether the file is still there, or is again
 PATIENCE = 10  # what could not be opened is let be for so many times as long as that took
@@ -189,12 +190,12 @@ class Disk:
             log.info("the buffer's file works again", path=str(self._path))
         self.trouble = trouble
 
-    async def _open(self, file: PackFile) -> None:
-        """Open a file, and go on with it."""
+    async def _open(self, file: PackFile, *, was_taken: bool = False) -> None:
+        """Open a file, and go on with it; ``was_taken``: it is to be put back into its place first."""
         try:
-            contents, waiting = await self._thread.do(lambda: self._open_file(file))
+            contents, waiting = await self._thread.do(lambda: self._open_file(file, was_taken=was_taken))
         except BaseException:
-            self.is_open = self.is_open and self._file is not file
+            self.is_open = self._file.is_open
             raise
         self.is_open, self._damage = True, ""
         self._times_opened += 1
@@ -205,25 +206,51 @@ class Disk:
             self._on_mend(waiting)
         self._is_late = True
 
-    def _open_file(self, file: PackFile) -> tuple[Contents, Waiting]:
+    def _open_file(self, file: PackFile, *, was_taken: bool) -> tuple[Contents, Waiting]:
+        if was_taken:
+            file.put_back()
         damage = self._damage if file is self._file else ""
-        above = pack_mend.highest_epoch(self._copy) if self._copy else 0
-        contents = file.open(*self._beginning, self._epoch, above=above, damage=damage)
+        copy = self._copy if self._copy and file.path == self._path else None
+        found = None
+        try:
+            found = self._whole(file, copy, damage)
+        except (SqlError, *UNREADABLE) as error:
+            if not is_damage(error):
+                raise
+            damage = _worded(error)  # it shows only where all rows are read
+        contents, waiting = found or self._whole(file, copy, damage)
         if self.is_open and file is not self._file:
             self._file.close()
         self._file = file
-        if self._copy and not self._is_copy():
-            if self._copy.exists():  # of this run or one before, that could only read the file
-                mended, contents = contents.mended, file.take_over(self._copy)
+        if copy:
+            self._drop(copy)
+        return contents, waiting
+
+    def _whole(self, file: PackFile, copy: Path | None, damage: str) -> tuple[Contents, Waiting]:
+        """Open a file and take over a copy, of this run or of one before that could only read it."""
+        above = pack_mend.highest_epoch(copy) if copy else 0
+        contents = file.open(*self._beginning, self._epoch, above=above, damage=damage)
+        try:
+            if copy and copy.exists():
+                mended, contents = contents.mended, file.take_over(copy)
                 contents.mended = mended
-            pack_mend.drop_copy(self._copy)
-        return contents, file.waiting() if self._is_late else {}
+            return contents, file.waiting() if self._is_late else {}
+        except BaseException:
+            file.close()
+            raise
+
+    def _drop(self, copy: Path) -> None:
+        try:
+            pack_mend.drop_copy(copy)
+        except OSError as error:  # what is in it is taken over once more at the next start: a receiver knows it
+            log.warning("a copy of the buffer's file stays in RAM", path=str(copy), why=str(error))
 
     def _number_it(self) -> int:
         """Number a run that cannot read its file: greater than all that is known of, and noted where that can be."""
         places = [path for path in (self._path, self._copy) if path]
-        highest = max(UNNUMBERED, *map(pack_mend.highest_epoch, places))
-        epoch = highest + 1 + random.randrange(max(1, (LAST_EPOCH - highest) // 64))  # noqa: S311  # no secret
+        highest = max(map(pack_mend.highest_epoch, places))
+        above, span = (highest, KNOWN_SPAN) if highest > UNNUMBERED else (UNNUMBERED, UNKNOWN_SPAN)
+        epoch = min(above + 1 + random.randrange(span), LAST_EPOCH)  # noqa: S311  # no secret
         for path in places:
             with contextlib.suppress(OSError):  # it is told that the disk does not work
                 pack_mend.note_epoch(path, epoch)
@@ -264,9 +291,11 @@ class Disk:
         if self._is_copy():
             with contextlib.suppress(SqlError, OSError):  # what is wrong with it is told since the start
                 await self._open(self._file_at(self._path, sys.maxsize))
-        elif self.is_open and await self._thread.do(self._file.put_back):
+        elif self.is_open and await self._thread.do(self._file.was_taken):
+            self._look_at = 0.0  # until it is there again
+            await self._open(self._file, was_taken=True)
+            self._look_at = self._loop.time() + LOOK_EVERY_S
             log.warning("the buffer's file was taken from its place; it is there again", path=str(self._path))
-            await self._open(self._file)
 
     async def _sound(self, work: Callable[[], T]) -> T:
         """Do something with the file; where it turns out to be damaged, mend it and do it again."""
@@ -276,7 +305,7 @@ class Disk:
         except (SqlError, *UNREADABLE) as error:
             if not is_damage(error):
                 raise
-            damage = str(error) if isinstance(error, SqlError) else f"a row has what was never written: {error}"
+            damage = _worded(error)
         async with self._opening:
             if times_opened == self._times_opened:  # else another found it, and it is mended
                 self._damage = damage
@@ -293,3 +322,7 @@ class Disk:
                 damaged=mended.damaged,
                 set_aside=mended.aside,
             )
+
+
+def _worded(damage: BaseException) -> str:
+    return str(damage) if isinstance(damage, SqlError) else f"a row has what was never written: {damage}"

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from gateway.host import durable
 from gateway.store import frame, pack_counts, pack_epochs, pack_mend, pack_raw, pack_sql
 from gateway.store.pack_room import Ends, Room, Terms
 from gateway.store.pack_rows import Rows
@@ -36,6 +37,7 @@ class PackFile(Rows):
 
     Attributes:
         path: where it lies.
+        is_open: it can be used.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class PackFile(Rows):
         """
         super().__init__(Room(terms if terms is not None else {}), Space(path, max_bytes), history=history)
         self.path = path
+        self.is_open = False
         self._batches = itertools.count(1)
         self._epoch = 0
         self._beginning: tuple[str, int, int | None] = ("", 0, None)
@@ -75,9 +78,8 @@ class PackFile(Rows):
         pack_mend.make_folder(self.path.parent)
         if pack_mend.is_under_way(self.path):
             damage = ""  # it is known, and what is there now is being made
-        else:
-            self._rescued, self._ends = [], self._room.last if damage else {}
         if damage:
+            self._ends = self._room.last
             self._rescue()
         why = damage or pack_mend.what_is_wrong(self.path)
         if why:
@@ -102,17 +104,20 @@ class PackFile(Rows):
     def _open(self, why: str, tail: pack_raw.Tail, epoch: int, above: int) -> Contents:
         self._sql = connect(self.path)
         try:
-            self.begin(self._sql, self._beginning[0])
             self._begin(epoch, above)
             mended = self._take_over(why, tail)
             if tail.packs:
                 self._sql.execute("PRAGMA wal_checkpoint(RESTART)")  # else they lie there still at the next start
             counted = pack_counts.count if mended or tail.packs else pack_counts.recall
             packs, readings = counted(self._sql, self._room)
-        except BaseException:
-            self._rescue()
+            self._places = pack_mend.places_of(self.path)
+        except BaseException as error:
+            if is_damage(error):
+                self._rescue()
+            self.close()
             raise
-        self._places = pack_mend.places_of(self.path)
+        self._rescued, self._ends = [], {}
+        self.is_open = True
         return self._contents(packs, readings, mended)
 
     def _rescue(self) -> None:
@@ -121,15 +126,17 @@ class PackFile(Rows):
             for row in self._sql.execute(f"SELECT {pack_sql.LOST} FROM lost").fetchall():  # noqa: S608  # our own words
                 if list(map(type, row)) == COLUMNS_OF_LOST and row not in self._rescued:
                     self._rescued.append(row)
-        self._sql.close()
+        self.close()
 
     def _begin(self, epoch: int, above: int) -> None:
         """Begin the epoch and note it; the ballast is for a disk that is full at this moment as well."""
         try:
+            self.begin(self._sql, self._beginning[0])
             self._note_epoch(epoch, above)
         except (sqlite3.OperationalError, OSError) as error:
             if not self._space.gave_up_ballast(error):
                 raise
+            self.begin(self._sql, self._beginning[0])
             if not pack_mend.is_under_way(self.path):  # what is taken over has to find room
                 self._space.stop_growing()
             self._note_epoch(epoch, above)
@@ -138,7 +145,7 @@ class PackFile(Rows):
         boot, started, utc = self._beginning
         known = self._one("SELECT coalesce(max(id), 0) FROM epoch WHERE id <= ?", frame.LAST_EPOCH)
         highest = max(known, pack_mend.highest_epoch(self.path), above)
-        self._epoch = epoch = epoch or highest + 1
+        self._epoch = epoch = epoch or min(highest + 1, frame.LAST_EPOCH)  # after two thousand million starts
         with transaction(self._sql):
             pack_epochs.put_right(self._sql)
             pack_epochs.forget(self._sql, epoch)
@@ -244,26 +251,36 @@ class PackFile(Rows):
             if utc is not None:
                 pack_epochs.know_utc(self._sql, boot, utc)
 
-    def put_back(self) -> bool:
-        """Where the file was taken from its place since it was opened, write it there again; tell whether it was.
+    def was_taken(self) -> bool:
+        """Tell whether the file was taken from its place since it was opened. Raises OSError."""
+        return pack_mend.places_of(self.path)[0] != self._places[0]
 
-        It is to be opened then. What lies there in its stead is kept as what is damaged is. Raises OSError.
+    def put_back(self) -> None:
+        """Write the file that was taken from its place there again; it is to be opened then. Raises OSError.
+
+        What lies there in its stead is kept as what is damaged is.
         """
-        database, log = pack_mend.places_of(self.path)
-        if database == self._places[0]:
-            return False
-        if log == self._places[1]:  # what is in it belongs to what we have open, and to nothing else
-            pack_mend.log_of(self.path).unlink(missing_ok=True)
+        pack_mend.make_folder(self.path.parent)
+        new = self.path.with_name(f"{self.path.name}.new")
+        try:
+            with contextlib.closing(sqlite3.connect(new)) as copy:
+                self._sql.backup(copy)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+        log = pack_mend.log_of(self.path)
+        if pack_mend.places_of(self.path)[1] == self._places[1]:
+            log.unlink(missing_ok=True)  # what is in it belongs to what we have open, and to nothing else
         pack_mend.set_aside(self.path)
         if pack_mend.is_under_way(self.path):
             pack_mend.keep_aside(self.path)
-        with contextlib.closing(sqlite3.connect(self.path)) as new:
-            self._sql.backup(new)
-        self._sql.close()
-        return True
+        new.rename(self.path)
+        durable.sync_folder(self.path.parent)
+        self.close()
 
     def close(self) -> None:
         """Close it. The log goes with that, and is grown again by the next who opens it."""
+        self.is_open = False
         self._sql.close()
 
     def _one(self, query: str, *parameters: object) -> int:

@@ -30,8 +30,7 @@ def mending(path: Path) -> Path:
 
 def is_under_way(path: Path) -> bool:
     """Tell whether there is a file whose packs are not taken over yet."""
-    folder = mending(path).parent
-    return folder.exists() and any(folder.iterdir())
+    return mending(path).exists() or log_of(mending(path)).exists()
 
 
 def what_is_wrong(path: Path) -> str:
@@ -71,7 +70,7 @@ def keep_aside(path: Path) -> str:
     Returns:
         The folder; "" for none: there is nothing in it.
     """
-    if not is_under_way(path):
+    if not is_under_way(path) and not any(mending(path).parent.iterdir()):
         mending(path).parent.rmdir()
         return ""
     numbers = sorted(
@@ -99,15 +98,22 @@ def copy(path: Path, to: Path) -> bool:
     size = sum(old.stat().st_size for old in parts)
     if not size or size > shutil.disk_usage(to.parent).free // 2:
         return False
-    for old in parts:
-        shutil.copyfile(old, to.with_name(old.name))
+    for old in reversed(parts):  # the database last: it is what tells that all of it is there
+        new = to.with_name(f"{old.name}.new")
+        shutil.copyfile(old, new)
+        new.rename(to.with_name(old.name))
     return True
 
 
 def drop_copy(copy: Path) -> None:
     """Remove a copy and what lies beside it, once its packs are taken over. Raises OSError."""
-    for old in copy.parent.glob(f"{copy.name}*"):
-        old.unlink()
+    for old in copy.parent.glob(f"{copy.name}.*"):
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+    for part in reversed(PARTS):  # the database last: while it is there, this is to be done again
+        Path(f"{copy}{part}").unlink(missing_ok=True)
 
 
 def _is_of_no_kind(path: Path) -> bool:
