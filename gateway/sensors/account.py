@@ -62,8 +62,12 @@ class Account:
         self._told = False
         self._logged_at: dict[str, int] = {}
 
-    def took(self, values: Values) -> None:
+    def took(self, values: Values, thin: Callable[[Values], Values] = lambda values: values) -> None:
         """Take one look at the device that gave values.
+
+        Args:
+            values: all that it gave.
+            thin: picks what is kept of them, once they are known to be such as a driver may give.
 
         Raises:
             Exception: the driver gave what no driver may give; nothing of it is kept.
@@ -71,6 +75,7 @@ class Account:
         _must_be_of_a_kind(values)
         if not self._known.issuperset(values):
             self._learn(values)
+        values = thin(values)
         self._health.looks += 1
         if not values:
             return

@@ -6,7 +6,8 @@ One line, many devices. The rules, each paid for by somebody's wrong data:
 * Nobody speaks before the line was silent for 3.5 characters; what came unasked until then is thrown away.
 * An answer is what the driver's ``seek`` accepts for this very request, wherever it begins.
 * What came instead is told for what it is: an adapter that hears itself gives the question back, and a slow device a
-  late answer to an earlier question. Neither is a bad frame of the device that was asked.
+  late answer to an earlier question. Neither is a bad frame of the device that was asked. A device that has answered
+  since, or was asked long ago, is not late: what looks like it is a frame of somebody else.
 * After a time-out, or when the asker gave up, *that device* is left alone for ``LATE_S``: a late answer to the
   old request could pass for the answer to the new one. The others go on. Where requests are numbered (``tagged``)
   this is not needed.
@@ -20,7 +21,7 @@ next request.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -32,8 +33,9 @@ REOPEN_S = 1.0
 LOG_PAUSE_S = 60.0  # a port that comes and goes is told once a minute
 MUTE_S, MOST_UNANSWERED = 30.0, 5  # a TCP connection on which so many questions got no byte for so long is gone
 MOST_HELD = 65_536  # bytes that may come while one answer is awaited
-MISSED = 8  # questions whose late answers are known
+MISSED, MISSED_S = 8, 10.0  # questions whose late answers are known, and until when one is taken for that
 HINT_SLOW = "A device on this port takes longer than its `timeout`; set that higher."
+HINT_BUG = "Report it, with the traceback in the log."
 SHOWN = 32  # bytes of an answer that is none, for the log
 
 Tap = Callable[[str, bytes], None]
@@ -65,6 +67,14 @@ class Wire(Protocol):
         """Close it; ``on_lost`` is not called."""
 
 
+class Missed(NamedTuple):
+    """A question that was not answered in time: who was asked, what finds the answer, and when it was given up."""
+
+    place: str
+    seek: Seek
+    at: float
+
+
 class Line:
     """One line and those who take turns on it."""
 
@@ -91,7 +101,7 @@ class Line:
         self._noise = 0
         self._held: dict[str, float] = {}
         self._unanswered = 0
-        self._missed: deque[Seek] = deque(maxlen=MISSED)
+        self._missed: deque[Missed] = deque(maxlen=MISSED)
         self._came_at = 0.0
         self._log_says: str | None = None
         self._gone_told_at = -LOG_PAUSE_S
@@ -165,10 +175,13 @@ class Line:
             try:
                 answer = await self._answer(request, seek, self._quiet_from + within)
                 answered = True
+                self._forgive(place)
+            except (NoReply, BadFrame):  # one that was given up for another reason says nothing of the device
+                self._missed.append(Missed(place, seek, self._loop.time()))
+                raise
             finally:
                 if not answered:
                     self._unanswered += 1
-                    self._missed.append(seek)
                     if not tagged:
                         self._held[place] = self._loop.time() + LATE_S
             return answer
@@ -281,10 +294,27 @@ class Line:
                 raise NoReply(
                     "no reply in time; only the question came back, from an adapter that hears itself"
                 ) from None
-            if any(late(bytes(self._buffer)) for late in self._missed):
-                raise NoReply("no reply in time, but a late one to an earlier question", hint=HINT_SLOW) from None
             shown = self._buffer[:SHOWN].hex(" ") + (" ..." if len(self._buffer) > SHOWN else "")
+            if late := self._late():
+                raise NoReply(
+                    f"no reply in time, but a late one of {late} to an earlier question: {shown}", hint=HINT_SLOW
+                ) from None
             raise BadFrame(f"{len(self._buffer)} bytes came that are no answer: {shown}") from None
+
+    def _late(self) -> str | None:
+        """Name the device whose late answer came."""
+        for missed in list(self._missed):
+            try:
+                if self._came_at - missed.at < MISSED_S and missed.seek(bytes(self._buffer)):
+                    return missed.place
+            except Exception:  # anybody's driver: its fault is not that of the one asked now
+                log.exception("a driver failed", port=self._name, device=missed.place, hint=HINT_BUG)
+                self._missed.remove(missed)
+        return None
+
+    def _forgive(self, place: str) -> None:
+        """Forget what a device missed: it answers one question after the other, so nothing of before is to come."""
+        self._missed = deque((missed for missed in self._missed if missed.place != place), MISSED)
 
     def _cut(self, seek: Seek, longest: int, take: Callable[[bytes], bool]) -> None:
         while span := seek(bytes(self._buffer)):

@@ -8,6 +8,8 @@ for longer than its kind ever pauses.
 that often is kept each time, though it comes some milliseconds early or late. It is taken as next to it where the one
 after it, going by the last pause, would be further off. A talker that sends its channels in different sentences keeps
 all of them that way. A channel that is new takes the grid of the others: what one sentence says stays together.
+What no driver may give is found before the look is thinned: it is told whether its instant is due or not, and takes no
+instant from the good look after it.
 """
 
 import asyncio
@@ -75,7 +77,7 @@ class Ear:
         try:
             values = self._device.decode(frame)
             if values:
-                self._account.took(self._thin(values))
+                self._account.took(values, self._thin)
         except (BadFrame, NotReady) as loss:
             self._lose(loss)
             return isinstance(loss, NotReady)

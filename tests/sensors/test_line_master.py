@@ -5,9 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from drivers.contract import BadFrame, DeviceError, NoReply, NotReady, Values
-from gateway.sensors.line import LATE_S
+from drivers.contract import BadFrame, DeviceError, NoReply, NotReady, Span, Values
+from drivers.modbus import with_crc
+from gateway.sensors.line import LATE_S, MISSED_S, LinePort
 from hil.faults import Kind, SerialFault
 from hil.line import Mode
 from hil.twins.modbus import ModbusSlave, noise, sdm630
@@ -97,6 +99,65 @@ def test_a_cancelled_question_leaves_no_answer_behind(tmp_path: Path) -> None:
                     since = now()
                     assert are_right(await read(line, meter(1, only(channel))), energy, since)
                 assert asking.cancelled()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("pause_s", "answers", "is_late"), [(2, 0, True), (2, 1, False), (MISSED_S + 0.1, 0, False)])
+def test_an_answer_of_who_missed_one_is_late_unless_it_has_answered_since_or_that_is_long_ago(
+    tmp_path: Path, pause_s: float, answers: int, *, is_late: bool
+) -> None:
+    async def main() -> None:
+        first, second = noise(1), noise(2)
+        async with rs485(tmp_path / "port", [first, second]) as (_, line):
+            second.faults.arm(SerialFault("silent"))
+            with pytest.raises(NoReply):
+                await read(line, meter(2))
+            await asyncio.sleep(pause_s)
+            for _ in range(answers):
+                await read(line, meter(2))
+            first.faults.arm(SerialFault("wrong_id"))  # the answer comes in the second one's name
+            said = "but a late one of unit 2 to an earlier question: 02 03 02" if is_late else "no answer: 02 03 02"
+            with pytest.raises(NoReply if is_late else BadFrame, match=said):
+                await read(line, meter(1))
+
+    run(main())
+
+
+@pytest.mark.parametrize(("unit", "told"), [(1, 0), (9, 1)], ids=["at its own answer", "at another's first"])
+def test_a_driver_that_fails_as_it_seeks_its_answer_is_no_bug_of_the_device_asked_after_it(
+    tmp_path: Path, unit: int, told: int
+) -> None:
+    def seek(buffer: bytes) -> Span | None:
+        raise IndexError(len(buffer))
+
+    async def main() -> None:
+        street = noise(1)
+        async with rs485(tmp_path / "port", [street]) as (_, line):
+            question = with_crc(bytes([unit, 3, 0, 0, 0, 1]))
+            with pytest.raises(IndexError if unit == street.unit else NoReply):
+                await LinePort(line, "stumbler", 0.3).ask(question, seek, size=7)
+            street.faults.arm(SerialFault("garbage", times=2))
+            for _ in range(2):
+                with pytest.raises(BadFrame, match="no answer"):
+                    await read(line, meter(1))
+
+    with capture_logs() as lines:
+        run(main())
+    assert [line["device"] for line in lines if line["log_level"] == "error"] == ["stumbler"] * told
+
+
+def test_a_question_that_its_asker_gave_up_says_nothing_of_how_slow_the_device_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        first, second = noise(1), noise(2)
+        async with rs485(tmp_path / "port", [first, second]) as (_, line):
+            second.faults.arm(SerialFault("silent"))
+            asking = asyncio.create_task(read(line, meter(2)))
+            await asyncio.sleep(0.1)
+            asking.cancel()
+            first.faults.arm(SerialFault("wrong_id"))
+            with pytest.raises(BadFrame, match="no answer: 02 03 02"):
+                await read(line, meter(1))
 
     run(main())
 

@@ -416,15 +416,15 @@ class Stumbler(Streamed, Advertised):
         self._stumble("decode")
         if not frame.strip():
             raise NotReady("an empty line") if frame else BadFrame("no line")
-        if self.where == "values":
+        if frame == b"worthless":
             return {"level": [len(frame)]}  # type: ignore[dict-item]  # that is the bug
         return {"level": len(frame)}
 
 
-def stumbler(where: str) -> Stumbler:
+def stumbler(where: str, every: float = 0.0) -> Stumbler:
     """Return a driver that raises there."""
     section: dict[str, Any] = {"id": "x", "driver": "stumbler", "port": "uart", "address": ADDRESS, "where": where}
-    return Stumbler.model_validate(section | {"every": 0.0})
+    return Stumbler.model_validate(section | {"every": every})
 
 
 @pytest.mark.parametrize("where", ["seek", "decode"])
@@ -444,19 +444,34 @@ def test_a_fault_of_a_talker_s_driver_is_a_bug_that_is_counted_and_bounded(tmp_p
     assert [line["log_level"] for line in lines if "exc_info" in line] == ["error"]  # once a minute
 
 
-def test_a_talker_whose_values_no_pack_may_hold_is_told_as_a_bug_and_not_as_one_that_works() -> None:
+@pytest.mark.parametrize("every", [0.0, 600.0])
+def test_a_talker_whose_values_no_pack_may_hold_is_told_as_a_bug_and_not_as_one_that_works(every: float) -> None:
     async def main() -> None:
-        device = stumbler("values")
+        device = stumbler("nowhere", every)
         shelf = Shelf(device)
         ear = Ear(device, shelf.account)
         job = asyncio.create_task(ear.listen(lambda: None))
+        assert ear.frame(b"hello")
         for _ in range(30):
             await asyncio.sleep(1)
-            assert not ear.frame(b"hello")
-        assert (set(shelf.health.lost), shelf.health.good) == ({"bug"}, 0)
+            assert not ear.frame(b"worthless")
+        assert (set(shelf.health.lost), shelf.health.good) == ({"bug"}, 1)
         assert [why for _, _, why in shelf.lapses()] == ["bug"]
         job.cancel()
         await asyncio.wait([job])
+
+    run(main())
+
+
+def test_a_worthless_frame_at_the_instant_that_is_due_leaves_it_to_the_next() -> None:
+    async def main() -> None:
+        device = stumbler("nowhere", every=10.0)
+        shelf = Shelf(device)
+        ear = Ear(device, shelf.account)
+        for second in range(60):
+            ear.frame(b"worthless" if second in {20, 40} else b"hello")
+            await asyncio.sleep(1)
+        assert shelf.times("level") == [0, 10, 21, 30, 41, 50]
 
     run(main())
 

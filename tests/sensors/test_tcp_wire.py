@@ -191,7 +191,7 @@ def test_a_late_answer_that_comes_instead_of_the_next_one_is_told_as_that() -> N
             with pytest.raises(NoReply, match=r"no reply in time$"):
                 await read(line, meter(1, only("voltage_l1")))
             server.slaves[2].faults.arm(SerialFault("silent"))
-            with pytest.raises(NoReply, match="late one to an earlier question") as told:
+            with pytest.raises(NoReply, match="a late one of unit 1 to an earlier question: ") as told:
                 await read(line, meter(2))
             assert "`timeout`" in told.value.hint
 
