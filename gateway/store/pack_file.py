@@ -266,7 +266,8 @@ class PackFile(Rows):
             with contextlib.closing(sqlite3.connect(new)) as copy:
                 self._sql.backup(copy)
         except BaseException:
-            new.unlink(missing_ok=True)
+            for part in self.path.parent.glob(f"{new.name}*"):
+                part.unlink()
             raise
         log = pack_mend.log_of(self.path)
         if pack_mend.places_of(self.path)[1] == self._places[1]:

@@ -137,6 +137,15 @@ def test_whose_time_is_over_is_told_that_when_he_waits_next() -> None:
     played(scene)
 
 
+def test_what_is_asked_for_after_its_end_is_refused() -> None:
+    async def scene(thread: OneThread, work: Work) -> None:
+        thread.shutdown()
+        with pytest.raises(RuntimeError, match="has ended"):
+            await thread.do(work.of(1))
+
+    played(scene)
+
+
 def test_a_loop_that_is_gone_is_no_harm() -> None:
     work = Work()
     threads: list[OneThread] = []

@@ -183,6 +183,31 @@ async def read_only_for_a_while(folder: Path, ram: Path) -> None:
     await third.close()
 
 
+async def damaged_and_read_only(folder: Path, ram: Path) -> None:
+    """The file is damaged and may only be read: a copy is mended, later the file itself, with what came meanwhile."""
+    mount(folder)
+    await filled(folder, ram, 2000, killed=False)
+    zero_a_leaf(folder / "buffer.db")
+    mount(folder, "remount", "ro")
+    buffer, running = await opened(folder, ram)
+    found = 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            found += len(await asyncio.wait_for(buffer.take(50), RETRY_S))
+    assert found == buffer.depth.packs >= 1990
+    assert any(part.is_dir() for part in parts(ram)), "the damaged copy"
+    mount(folder, "remount", "rw")
+    for n in range(1, 16):
+        buffer.put(pack(n, "later", epoch=buffer.epoch), 1.0)
+        await asyncio.sleep(10)
+    assert buffer.trouble == ""
+    assert [part.name for part in parts(ram)] == ["journal"]
+    assert set_aside(folder) == ["buffer.db.damaged-1"]
+    assert buffer.depth.packs == buffer.depth.stored == found + 15
+    running.cancel()
+    await buffer.close()
+
+
 async def full_at_start(folder: Path, ram: Path) -> None:
     """The disk is full when the gateway starts: the ballast makes room, and the file is used as it is."""
     mount(folder)
@@ -271,6 +296,7 @@ SCENES = {
     "damaged-while-full": damaged_while_full,
     "read-only": read_only,
     "read-only-for-a-while": read_only_for_a_while,
+    "damaged-and-read-only": damaged_and_read_only,
 }
 
 if __name__ == "__main__":

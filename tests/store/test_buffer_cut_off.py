@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.store.buffer import Buffer
-from gateway.store.frame import number_of
+from gateway.store.frame import LAST_EPOCH, number_of
 from gateway.store.journal import Left
 from gateway.store.level import FRESH, SET_ASIDE
 from gateway.store.pack_disk import LOOK_EVERY_S
@@ -283,6 +283,66 @@ def test_what_was_told_before_is_not_told_again_after_a_mending(tmp_path: Path) 
     batch, losses = file.losses()
     assert losses == [loss]
     file.told(batch)
-    file.open("boot", damage="it is")
-    assert file.losses()[1] == []
+    for _ in range(2):
+        file.open("boot", damage="it is")
+        assert file.losses()[1] == []
     file.close()
+
+
+def test_what_was_lost_before_is_told_though_the_mending_cannot_begin_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    loss = Loss("air", 1, "evicted", 3, 30, 1, 3, 0, 0)
+    file = PackFile(path, ROOMY)
+    file.open("boot")
+    file.write([Row(number_of(1, 4), pack(4))], (), [loss])
+    in_the_way = path.with_name("buffer.db.mending")
+    in_the_way.touch()
+    with pytest.raises(OSError, match="mending"):
+        file.open("boot", damage="it is")
+    in_the_way.unlink()
+    assert file.open("boot", damage="it is").packs == 1
+    assert file.losses()[1] == [loss]
+    file.close()
+
+
+def test_a_note_in_the_folder_for_mending_is_no_file_that_is_mended(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    fill(path, packs=PACKS, closed=True)
+    (moved(path) / "note").write_text("somebody's")
+    zero_page_1(path)
+    found, _ = reopened(path)
+    assert found == sorted(all_packs(PACKS))
+    assert (path.parent / "buffer.db.damaged-1" / "note").exists()
+
+
+def test_a_file_stays_in_trouble_until_it_is_in_its_place_again(tmp_path: Path) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    fill(path, packs=PACKS)
+
+    async def scene(buffer: Buffer) -> None:
+        path.unlink()
+        await asyncio.sleep(LOOK_EVERY_S)
+        with no_file_grows_beyond(20_000), capture_logs():
+            for n in range(1, 31):
+                buffer.put(pack(n, "later", epoch=buffer.epoch), 0.0)
+                await asyncio.sleep(RETRY_S)
+                assert buffer.trouble
+        await asyncio.sleep(2 * RETRY_S)
+        assert buffer.trouble == ""
+        assert buffer.depth.packs == buffer.depth.stored == PACKS + 30
+        assert sorted(part.suffix for part in path.parent.iterdir()) == [".ballast", ".db", ".db-wal", ".epoch"]
+
+    live(path, scene)
+    assert len(contents(path)) == PACKS + 30
+
+
+@pytest.mark.parametrize("highest", [LAST_EPOCH - 1, LAST_EPOCH, LAST_EPOCH + 1, 10**30])
+def test_no_number_of_a_run_is_too_large_to_start_with(tmp_path: Path, highest: int) -> None:
+    path = tmp_path / "live" / "buffer.db"
+    fill(path, packs=PACKS, closed=True)
+    path.with_name("buffer.db.epoch").write_text(str(highest))
+    for _ in range(2):
+        found, buffer = reopened(path)
+        assert all_packs(PACKS) <= set(found)
+        assert buffer.mended is None
+        assert buffer.epoch == (LAST_EPOCH if highest <= LAST_EPOCH else buffer.epoch)

@@ -152,3 +152,36 @@ def test_what_a_failed_commit_changed_is_not_counted(tmp_path: Path) -> None:
     assert noted(path) == {"air": (1, 4, 3)}
     check(path, {"air": (1, 4)})
     file.close()
+
+
+def changed(path: Path, statement: str) -> None:
+    """Change a closed file as nobody should, or an older gateway does."""
+    with closing(sqlite3.connect(path)) as sql, sql:
+        sql.execute(statement)
+
+
+def test_what_an_older_gateway_noted_counts_for_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    file = PackFile(path, ROOMY)
+    file.open("boot")
+    for n in range(1, 12):
+        file.write([row(1, n), row(1, 20 + n, "noise")], ())
+    file.close()
+    changed(path, """UPDATE mark SET levels = '{"0":-43}', readings = -430 WHERE dataset = 'air'""")
+    check(path, {"air": (1, 11), "noise": (1, 31)})
+
+
+@pytest.mark.parametrize("flip", ["n = 74", "dataset = 'ahr'", "readings = 3"])
+@pytest.mark.parametrize("n", [5, 6])
+def test_columns_that_nothing_seals_are_not_believed_at_a_start(tmp_path: Path, flip: str, n: int) -> None:
+    path = tmp_path / "buffer.db"
+    file = PackFile(path, ROOMY)
+    file.open("boot")
+    file.write([row(1, n) for n in range(1, 6)], ())  # up to here it is noted
+    file.write([row(1, 6)], ())
+    file.close()
+    changed(path, f"UPDATE pack SET {flip} WHERE n = {n}")  # noqa: S608  # our own words
+    file = PackFile(path, ROOMY)
+    contents = file.open("boot")
+    assert (contents.packs, contents.readings, contents.marks) == (6, 21, {"air": (1, 6)})
+    file.close()
