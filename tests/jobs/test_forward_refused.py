@@ -186,6 +186,29 @@ def test_a_dataset_over_which_the_broker_ends_the_link_rests_and_the_others_go_o
     play(scene)
 
 
+def test_however_many_datasets_end_the_link_it_ends_every_few_minutes_and_the_others_go_on(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda publish: Ack() if publish.topic.endswith(("noise", "state")) else Disconnect(0x87)
+        async with delivering(tmp_path, broker.port) as delivery:
+            state = asyncio.create_task(tell_state(delivery.uplink))
+            for n in range(12):
+                delivery.put(1, f"denied{n}")
+            await asyncio.sleep(3600)
+            assert len(delivery.forward.refused) == 12
+            connects = len(broker.connects)
+            for _ in range(60):
+                delivery.put(1, "noise")
+                await asyncio.sleep(60)
+                assert delivery.put_so_far["noise"] - len(arrived(broker, "noise")) <= 1
+            assert len(broker.connects) - connects <= 1.5 * 3600 / (LOCKED_OUT_REST_S / 2)
+            broker.on_publish = lambda _: Ack()
+            await asyncio.wait_for(delivery.buffer.empty(), 12 * LOCKED_OUT_REST_S + LONGEST_PAUSE_S)
+            state.cancel()
+            assert delivery.forward.refused == {}
+
+    play(scene)
+
+
 @pytest.mark.parametrize("code", [0x00, 0x89, 0x8B, 0x8D, 0x98, 0x9D])
 def test_no_pack_is_to_blame_where_the_broker_ends_the_link_for_a_reason_of_its_own(tmp_path: Path, code: int) -> None:
     async def scene(broker: ScriptedBroker) -> None:
