@@ -157,10 +157,10 @@ class Forward:
                 self._backfill.gave_back()
         elif self._is_suspect(held) or held.pack.dataset in self._doubted:
             await self._none_going()
-            # The pole's state goes out on each link, and shows whether it is good
+            # The pole's state goes out on each link, and shows whether it is good; what others send is not to be beside
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACK_S):
-                    await link.until_acked()
+                    await link.until_idle()
             self._alone = held
             self._send(link, held)
             await self._none_going()
@@ -258,7 +258,7 @@ class Forward:
             self._rest(pack.dataset, error)
 
     def _was_denied(self, link: Link, held: Held, error: Denied) -> None:
-        if held is self._alone and link.acked:
+        if held is self._alone and link.acked and len(link.unanswered) == 1:
             self._was_refused(held, error)
         else:
             self._doubted.add(held.pack.dataset)
