@@ -15,7 +15,8 @@ all others, like 0x97 quota     the dataset rests, from a second to a minute, lo
 
 A broker may end the link instead (section 3.14.2.1). Where it says 0x87, 0x96 or 0x97, what was under way goes alone on
 the next link, a pack at a time. The dataset over which the link ends then rests as above, and as the link is the price
-of each try, it is tried every few minutes. Where a broker is busy or stops, no pack is to blame.
+of each try, one of them is tried every few minutes, however many they are. Where a broker is busy or stops, no pack is
+to blame.
 
 A pack on which the link dies ``DEATHS`` times is suspected, and sent alone, a large one in parts as well: brokers of
 3.1.1 end the link on what is too large for them. If a link dies again that was good until then, it is set aside.
@@ -156,10 +157,10 @@ class Forward:
                 self._backfill.gave_back()
         elif self._is_suspect(held) or held.pack.dataset in self._doubted:
             await self._none_going()
-            # The pole's state goes out on each link, and shows whether it is good
+            # The pole's state goes out on each link, and shows whether it is good; what others send is not to be beside
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACK_S):
-                    await link.until_acked()
+                    await link.until_idle()
             self._alone = held
             self._send(link, held)
             await self._none_going()
@@ -257,7 +258,7 @@ class Forward:
             self._rest(pack.dataset, error)
 
     def _was_denied(self, link: Link, held: Held, error: Denied) -> None:
-        if held is self._alone and link.acked:
+        if held is self._alone and link.acked and len(link.unanswered) == 1:
             self._was_refused(held, error)
         else:
             self._doubted.add(held.pack.dataset)
@@ -266,11 +267,6 @@ class Forward:
     def _rest(self, dataset: str, error: Refused | Denied) -> None:
         """Let a dataset rest; the others go on."""
         locked_out = error.code in NOT_AUTHORISED
-        longest = min(FIRST_REST_S * 2.0 ** min(self._refusals[dataset], 10), LONGEST_REST_S)
-        if locked_out or isinstance(error, Denied):
-            longest = LOCKED_OUT_REST_S
-        self._refusals[dataset] += 1
-        pause = self._pauses.uniform(0.5, 1) * longest
         refusal = Refusal("refused", str(error), "See the broker's log; the pole tries again by itself.")
         if locked_out:
             hint = f"Let the pole publish on {self._topic(dataset)} in the broker's rules."
@@ -278,9 +274,15 @@ class Forward:
         if refusal != self.refused.get(dataset):  # the same again and again is told once
             log.warning(refusal.text, dataset=dataset, hint=refusal.hint)
         self.refused[dataset] = refusal
+        longest = min(FIRST_REST_S * 2.0 ** min(self._refusals[dataset], 10), LONGEST_REST_S)
+        if isinstance(error, Denied):
+            longest = LOCKED_OUT_REST_S * len(self.refused)  # each try of each of these costs the link
+        elif locked_out:
+            longest = LOCKED_OUT_REST_S
+        self._refusals[dataset] += 1
         self._resting.add(dataset)
         self._buffer.rest(dataset)
-        self._loop.call_later(pause, self._resume, dataset)
+        self._loop.call_later(self._pauses.uniform(0.5, 1) * longest, self._resume, dataset)
 
     def _resume(self, dataset: str) -> None:
         self._resting.discard(dataset)

@@ -68,6 +68,11 @@ class Client(aiomqtt.Client):
         """The alert by which the broker refused this pole's certificate after the handshake."""
         return getattr(self._tcp, "alert", None)
 
+    @property
+    def cut(self) -> bool:
+        """Whether it was ended from outside and without a reason. It is to be asked once it has ended."""
+        return not self.silent and reason_of(self._disconnected.exception()) == UNSPECIFIED
+
     def abort(self) -> None:
         """End the connection without a word; the broker then sends the will."""
         self.silent = True

@@ -54,7 +54,7 @@ from gateway.link.broker import (
     ended_by,
 )
 from gateway.link.mqtt_client import BACKFILL, Client, code_of, properties_of, reason_of
-from gateway.link.reason import NOT_AUTHORISED, PACKET_TOO_LARGE, TAKEN_OVER, UNSUPPORTED_VERSION
+from gateway.link.reason import DENIALS, NOT_AUTHORISED, PACKET_TOO_LARGE, TAKEN_OVER, UNSUPPORTED_VERSION
 from gateway.link.tls import HandshakeFailed, Tls
 
 ACK_S = 30.0
@@ -86,11 +86,13 @@ class _Waiting:
     """A message without a PUBACK.
 
     Attributes:
+        topic: where it goes.
         ack: what its sender waits for.
         sent_at: loop time.
         passed_at: loop time when one that was sent later was acknowledged first; None: none was.
     """
 
+    topic: str
     ack: "asyncio.Future[None]"
     sent_at: float
     passed_at: float | None = None
@@ -104,6 +106,7 @@ class Link(Client):
         window: messages that may be without a PUBACK at a time.
         dropped: messages to us that came while as many as may waited.
         acked: messages that were acknowledged so far.
+        unanswered: topics of the messages without a PUBACK when it broke; "a subscription" where one had no answer.
     """
 
     def __init__(
@@ -147,7 +150,6 @@ class Link(Client):
             logger=_quiet,
         )
         self._unheard = unheard
-        self.dropped = 0
         self._ears: list[_Ear] = []
         self._broker = broker
         self.version = version
@@ -155,7 +157,8 @@ class Link(Client):
         self._tells = version == Version.V5
         self._largest: int | None = None
         self._acks: dict[int, _Waiting] = {}  # the oldest first
-        self.acked = 0
+        self.dropped = self.acked = 0
+        self.unanswered: set[str] = set()
         self._acked_at = 0.0
         self._slot_is_free = asyncio.Event()
         self._senders = 0  # that wait for a slot
@@ -241,7 +244,7 @@ class Link(Client):
         properties = properties_of(message.content_type, message.encoding, message.backfill) if self._tells else None
         sent = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         ack: asyncio.Future[None] = self._loop.create_future()
-        self._acks[sent.mid] = _Waiting(ack, self._loop.time())
+        self._acks[sent.mid] = _Waiting(message.topic, ack, self._loop.time())
         if self._watch is None:
             self._watch = self._loop.call_later(ACK_S, self._look_at_oldest)
         return ack
@@ -256,9 +259,9 @@ class Link(Client):
         while self.free <= 0 and not self._disconnected.done():
             await self._change()
 
-    async def until_acked(self) -> None:
-        """Return when the broker has acknowledged anything, or when the link is broken."""
-        while not self.acked and not self._disconnected.done():
+    async def until_idle(self) -> None:
+        """Return when the broker has acknowledged anything, and all there is, or when the link is broken."""
+        while (self._acks or not self.acked) and not self._disconnected.done():
             await self._change()
 
     async def _change(self) -> None:
@@ -348,6 +351,8 @@ class Link(Client):
         if reason_of(error) == TAKEN_OVER:
             step = "give each pole an id of its own in [pole], and see that no second gateway runs with this one"
             return f'the link broke: {error}: another client came with the id "{self._broker.client}"; {step}'
+        if reason_of(error) in DENIALS and self.unanswered:
+            return f"the link broke: {error}, with {', '.join(sorted(self.unanswered))} under way"
         return f"the link broke: {error}"
 
     def _not_connected(self, error: aiomqtt.MqttError) -> UplinkDown:
@@ -386,6 +391,8 @@ class Link(Client):
 
     def _ended(self, disconnected: asyncio.Future[None]) -> None:
         reason = reason_of(disconnected.exception())
+        self.unanswered = {waiting.topic for waiting in self._acks.values()}
+        self.unanswered |= {"a subscription" for _ in self._pending_subscribes}
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError(self.why()))
         for waiting in self._acks.values():
@@ -425,14 +432,7 @@ class Link(Client):
                 except asyncio.QueueFull:
                     self.dropped += 1
 
-    def _on_unsubscribe(
-        self,
-        client: paho.Client,
-        userdata: Any,  # noqa: ANN401
-        mid: int,
-        reason_codes: list[ReasonCode],
-        properties: Properties | None = None,
-    ) -> None:
+    def _on_unsubscribe(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
         """Take no notice: nobody waits for it."""
 
     def _on_publish(

@@ -376,8 +376,8 @@ class Uplink:
         else:
             self._failures += 1
             self._at.shaky_until = now + self._few_minutes()
-            # Many brokers, mosquitto 2.0.11 too, do not say that it is so; what was ended here is no sign of it
-            if self._failures >= MANY_FAILURES and not link.silent:
+            # Many brokers, mosquitto 2.0.11 too, do not say that it is so; an end with another reason is no sign of it
+            if self._failures >= MANY_FAILURES and link.cut:
                 why += f'; it does so again and again: is there a second client with the id "{self._at.broker.client}"?'
         self._change(None, why)
         log.warning("uplink is down", broker=self._at.place, why=why)

@@ -1,6 +1,7 @@
 """Forwarding: what a broker refuses, what is too large for it, and what no try can bring through."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
@@ -11,8 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.jobs.forward import DEATHS, FIRST_REST_S, KILLS, LOCKED_OUT_REST_S, LONGEST_REST_S
+from gateway.link.broker import Message, UplinkDown
 from gateway.link.mqtt_link import ACK_S
-from gateway.link.uplink import LONGEST_PAUSE_S
+from gateway.link.uplink import LONGEST_PAUSE_S, Uplink
 from gateway.words.payload import unpacked
 from hil.mqtt_packets import Publish
 from hil.scripted_broker import NOTHING, Accept, Ack, Close, Deed, Disconnect, Reset, ScriptedBroker, Stall
@@ -182,6 +184,87 @@ def test_a_dataset_over_which_the_broker_ends_the_link_rests_and_the_others_go_o
             assert delivery.buffer.depth.set_aside == 0
             assert sorted(arrived(broker)) == sorted(blobs(90))
             assert delivery.forward.refused == {}
+
+    play(scene)
+
+
+def test_however_many_datasets_end_the_link_it_ends_every_few_minutes_and_the_others_go_on(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda publish: Ack() if publish.topic.endswith(("noise", "state")) else Disconnect(0x87)
+        async with delivering(tmp_path, broker.port) as delivery:
+            state = asyncio.create_task(tell_state(delivery.uplink))
+            for n in range(12):
+                delivery.put(1, f"denied{n}")
+            await asyncio.sleep(3600)
+            assert len(delivery.forward.refused) == 12
+            connects = len(broker.connects)
+            for _ in range(60):
+                delivery.put(1, "noise")
+                await asyncio.sleep(60)
+                assert delivery.put_so_far["noise"] - len(arrived(broker, "noise")) <= 1
+            assert len(broker.connects) - connects <= 1.5 * 3600 / (LOCKED_OUT_REST_S / 2)
+            broker.on_publish = lambda _: Ack()
+            await asyncio.wait_for(delivery.buffer.empty(), 12 * LOCKED_OUT_REST_S + LONGEST_PAUSE_S)
+            state.cancel()
+            assert delivery.forward.refused == {}
+
+    play(scene)
+
+
+def test_no_dataset_is_to_blame_where_the_broker_ends_the_link_over_what_was_beside_its_pack(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        def answer(publish: Publish) -> Deed:
+            if publish.topic == "events":
+                return Disconnect(0x87)
+            return Ack(after=0.05 if "/data/" in publish.topic else 0.0)
+
+        async def tell_events(uplink: Uplink) -> None:
+            while True:
+                link = await uplink.link()
+                with contextlib.suppress(UplinkDown):
+                    await link.send(Message("state", b"{}"))
+                    await asyncio.sleep(0.02)  # a pack is under way by then
+                    await link.send(Message("events", b"{}"))
+                await link.broken()
+
+        broker.on_publish = answer
+        async with delivering(tmp_path, broker.port) as delivery:
+            events = asyncio.create_task(tell_events(delivery.uplink))
+            with capture_logs() as logs:
+                delivery.put(1)
+                delivery.put(1, "noise")
+                await asyncio.sleep(600)
+            assert delivery.forward.refused == {}
+            whys = [line["why"] for line in logs if line["event"] == "uplink is down"]
+            assert f"Not authorized, with events, {TOPIC}/air under way" in whys[-1]
+            events.cancel()
+            await asyncio.wait_for(delivery.buffer.empty(), ACK_S + LONGEST_PAUSE_S)
+
+    play(scene)
+
+
+def test_a_pack_goes_alone_only_once_all_has_an_answer_that_others_sent(tmp_path: Path) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        def answer(publish: Publish) -> Deed:
+            if publish.topic.endswith("air"):
+                return Disconnect(0x87)
+            return Ack(after=0.5 if publish.topic == "catalogue" else 0.0)
+
+        async def tell_more(uplink: Uplink) -> None:
+            while True:
+                link = await uplink.link()
+                link.post(Message("catalogue", b"{}")).add_done_callback(asyncio.Future.exception)
+                await link.broken()
+
+        broker.on_publish = answer
+        async with delivering(tmp_path, broker.port) as delivery:
+            jobs = [asyncio.create_task(job(delivery.uplink)) for job in (tell_state, tell_more)]
+            delivery.put(1)
+            await asyncio.sleep(LONGEST_PAUSE_S)
+            assert list(delivery.forward.refused) == ["air"]
+            assert len(broker.connects) <= 3
+            for job in jobs:
+                job.cancel()
 
     play(scene)
 

@@ -137,6 +137,23 @@ def test_when_the_link_breaks_all_who_wait_are_told_at_once(deed: Deed, says: st
     on_a_link(scene)
 
 
+def test_what_was_under_way_is_told_where_the_broker_ends_the_link_over_what_it_does_not_take() -> None:
+    async def scene(link: Link, broker: ScriptedBroker) -> None:
+        async def hear() -> None:
+            async for _ in link.hear("downlink"):
+                pass
+
+        broker.on_publish = lambda publish: Disconnect(0x87) if publish.topic == "b" else NOTHING
+        acks = [link.post(Message(topic, b"payload")) for topic in ("a", "b")]
+        hearing = asyncio.create_task(hear())
+        await asyncio.wait([*acks, hearing])
+        assert link.unanswered == {"a", "b", "a subscription"}
+        for failed in (*acks, hearing):
+            assert "Not authorized, with a, a subscription, b under way" in str(failed.exception())
+
+    on_a_link(scene)
+
+
 @pytest.mark.parametrize("deed", [Disconnect(0x8E), Close(), Reset(), Send(b"\xe0\x00garbage")])
 def test_a_link_that_breaks_in_the_moment_it_is_up_is_broken(deed: Deed) -> None:
     async def scene(broker: ScriptedBroker) -> None:

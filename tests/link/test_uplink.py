@@ -516,6 +516,24 @@ def test_a_client_with_the_same_id_is_told_where_the_broker_says_so_and_guessed_
     play(scene)
 
 
+@pytest.mark.parametrize("code", [0x87, 0x97, 0x8B])
+def test_an_end_with_another_reason_is_no_sign_of_a_client_with_the_same_id(code: int) -> None:
+    async def scene(broker: ScriptedBroker) -> None:
+        broker.on_publish = lambda _: Disconnect(code)
+        with capture_logs() as logs:
+            async with uplink_to(where(broker.port)) as uplink:
+                for _ in range(10):
+                    link = await uplink.link()
+                    link.post(Message("topic", b"payload")).add_done_callback(asyncio.Future.exception)
+                    await link.broken()
+                    await asyncio.sleep(1)
+        whys = [line["why"] for line in told(logs, "uplink is down")]
+        assert len(whys) == 10
+        assert all(f"code:{code}" in why and "second client" not in why for why in whys)
+
+    play(scene)
+
+
 def test_a_thousand_reconnects_leave_no_task_no_file_and_no_memory_behind() -> None:
     count = 1000
     ends: list[Deed] = [Close(), Reset(), Disconnect(0x97)]
