@@ -111,10 +111,8 @@ class PackFile(Rows):
             counted = pack_counts.count if mended or tail.packs else pack_counts.recall
             packs, readings = counted(self._sql, self._room)
             self._places = pack_mend.places_of(self.path)
-        except BaseException as error:
-            if is_damage(error):
-                self._rescue()
-            self.close()
+        except BaseException:
+            self._rescue()
             raise
         self._rescued, self._ends = [], {}
         self.is_open = True

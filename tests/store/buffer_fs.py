@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gateway.store.buffer import Buffer
 from gateway.store.journal import Journal
+from gateway.store.pack_disk import LOOK_EVERY_S
 from gateway.store.pack_outgoing import RETRY_S
 from gateway.store.pack_space import BALLAST_BYTES
 from hil.vclock import run
@@ -208,6 +209,33 @@ async def damaged_and_read_only(folder: Path, ram: Path) -> None:
     await buffer.close()
 
 
+async def read_only_then_full(folder: Path, ram: Path) -> None:
+    """Where the file can be written again it has no room for what the copy has: that is kept until it has."""
+    mount(folder)
+    await filled(folder, ram, 100)
+    mount(folder, "remount", "ro")
+    buffer, running = await opened(folder, ram)
+    for n in range(1, 3001):
+        buffer.put(pack(n, "later", size=1000, epoch=buffer.epoch), 1.0)
+    await buffer.barrier()
+    mount(folder, "remount", "rw")
+    fill_up(folder)
+    for n in range(3001, 3031):
+        buffer.put(pack(n, "later", epoch=buffer.epoch), 1.0)
+        await asyncio.sleep(10)
+        assert buffer.trouble
+        assert buffer.depth.packs == n + 100
+    (folder / HOG).unlink()
+    await asyncio.sleep(2 * LOOK_EVERY_S)
+    buffer.put(pack(3031, "later", epoch=buffer.epoch), 1.0)
+    await asyncio.sleep(2)
+    assert buffer.trouble == ""
+    assert buffer.depth.packs == buffer.depth.stored == 3131
+    assert [part.name for part in parts(ram)] == ["journal"]
+    running.cancel()
+    await buffer.close()
+
+
 async def full_at_start(folder: Path, ram: Path) -> None:
     """The disk is full when the gateway starts: the ballast makes room, and the file is used as it is."""
     mount(folder)
@@ -296,6 +324,7 @@ SCENES = {
     "damaged-while-full": damaged_while_full,
     "read-only": read_only,
     "read-only-for-a-while": read_only_for_a_while,
+    "read-only-then-full": read_only_then_full,
     "damaged-and-read-only": damaged_and_read_only,
 }
 
