@@ -215,22 +215,22 @@ async def read_only_then_full(folder: Path, ram: Path) -> None:
     await filled(folder, ram, 100)
     mount(folder, "remount", "ro")
     buffer, running = await opened(folder, ram)
-    for n in range(1, 3001):
+    for n in range(1, 6001):
         buffer.put(pack(n, "later", size=1000, epoch=buffer.epoch), 1.0)
     await buffer.barrier()
     mount(folder, "remount", "rw")
     fill_up(folder)
-    for n in range(3001, 3031):
+    for n in range(6001, 6031):
         buffer.put(pack(n, "later", epoch=buffer.epoch), 1.0)
         await asyncio.sleep(10)
         assert buffer.trouble
         assert buffer.depth.packs == n + 100
     (folder / HOG).unlink()
     await asyncio.sleep(2 * LOOK_EVERY_S)
-    buffer.put(pack(3031, "later", epoch=buffer.epoch), 1.0)
+    buffer.put(pack(6031, "later", epoch=buffer.epoch), 1.0)
     await asyncio.sleep(2)
     assert buffer.trouble == ""
-    assert buffer.depth.packs == buffer.depth.stored == 3131
+    assert buffer.depth.packs == buffer.depth.stored == 6131
     assert [part.name for part in parts(ram)] == ["journal"]
     running.cancel()
     await buffer.close()
