@@ -135,8 +135,7 @@ class PackFile(Rows):
             if not self._space.gave_up_ballast(error):
                 raise
             self.begin(self._sql, self._beginning[0])
-            if not pack_mend.is_under_way(self.path):  # what is taken over has to find room
-                self._space.stop_growing()
+            self._space.stop_growing()
             self._note_epoch(epoch, above)
 
     def _note_epoch(self, epoch: int, above: int) -> None:
@@ -191,6 +190,7 @@ class PackFile(Rows):
         """
         inserted = 0
         for some in _commits(found):
+            self._space.grow_again()
             there = self.which_are_there([each.number for each in some])
             new = [Row(each.number, each.pack, each.level) for each in some if each.number not in there]
             inserted += len(new) - len(self._write(new, (), (), None).dropped)

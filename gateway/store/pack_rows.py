@@ -21,6 +21,7 @@ from gateway.store.pack_sql import (
     Row,
     Which,
     Written,
+    is_full,
     loss_of,
     one,
     room_for,
@@ -84,8 +85,9 @@ class Rows:
         try:
             return self._write(rows, leaving, losses, forget_before)
         except sqlite3.OperationalError as error:
-            if not self._space.gave_up_ballast(error):
+            if not is_full(error) or self._space.is_bound:
                 raise
+            self._space.gave_up_ballast(error)
             self._space.stop_growing()
             return self._write(rows, leaving, losses, forget_before)
 

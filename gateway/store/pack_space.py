@@ -15,7 +15,11 @@ BALLAST_BYTES = 1_500_000
 
 
 class Space:
-    """The bytes of the file's pages, and the ballast."""
+    """The bytes of the file's pages, and the ballast.
+
+    Attributes:
+        is_bound: the file does not grow, because the disk is full.
+    """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         """Set it; ``begin`` begins it.
@@ -28,7 +32,7 @@ class Space:
         self._ballast = path.with_name(f"{path.name}.ballast")
         self._most_bytes = self._max_bytes = max_bytes - WAL_BYTES
         self._spare = 0  # bytes that are free at least
-        self._laid = False
+        self._laid = self.is_bound = False
         self._page_bytes = 0
         self._sql: sqlite3.Connection
 
@@ -56,6 +60,12 @@ class Space:
         """Forget what is free: what gave way may be there again."""
         self._spare = 0
 
+    def grow_again(self) -> None:
+        """Let it grow: what is taken over has to find room, or stays where it is."""
+        self.is_bound = False
+        self._max_bytes = self._most_bytes
+        self.forget()
+
     def lay_ballast(self) -> None:
         """Keep a little of the disk back, while there is much."""
         if self._laid or shutil.disk_usage(self._folder).free < 4 * BALLAST_BYTES:
@@ -63,7 +73,7 @@ class Space:
         with contextlib.suppress(OSError), self._ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)  # allocates, writes nothing
             self._laid = True
-            self._max_bytes = self._most_bytes
+            self.grow_again()
 
     def gave_up_ballast(self, error: Exception) -> bool:
         """Where the disk is full, free the ballast, and tell whether there was one."""
@@ -75,6 +85,7 @@ class Space:
 
     def stop_growing(self) -> None:
         """Let the file not grow beyond what it is, until there is room for a ballast again."""
+        self.is_bound = True
         self._max_bytes = min(self._max_bytes, one(self._sql, "PRAGMA page_count") * self._page_bytes)
         self.forget()
         self._sql.execute("PRAGMA wal_checkpoint(RESTART)")  # the log stays as large as it is: others want room as well
