@@ -31,10 +31,10 @@ def recall(sql: sqlite3.Connection, room: Room) -> tuple[int, int]:
     last = {dataset: (epoch, n) for dataset, epoch, n, *_ in noted}
     since = list(_since(sql, last))
     room.last = last
-    for dataset, place, _ in since:
+    for place, (dataset, *_) in since:
         if place:
             room.reached(dataset, place)
-    groups: list[Group] = [group for *_, group in since]
+    groups = [group for _, group in since]
     for dataset, *_, levels, readings in noted:
         if not levels.endswith(OURS):
             return _adopt(sql, room)
@@ -70,8 +70,8 @@ def note(sql: sqlite3.Connection, room: Room) -> None:
     )
 
 
-def _since(sql: sqlite3.Connection, noted: Ends) -> Iterator[tuple[str, tuple[int, int] | None, Group]]:
-    """Give the rows that came after the note, the newest first: dataset, (epoch, n) if that is certain, what counts."""
+def _since(sql: sqlite3.Connection, noted: Ends) -> Iterator[tuple[tuple[int, int] | None, Group]]:
+    """Give the rows that came after the note, the newest first: (epoch, n) if that is certain, and what counts."""
     rows = sql.execute("SELECT id, dataset, n, level, readings, frame FROM pack ORDER BY id DESC")
     for number, dataset, n, level, readings, framed in rows:
         try:
@@ -79,11 +79,11 @@ def _since(sql: sqlite3.Connection, noted: Ends) -> Iterator[tuple[str, tuple[in
         except frame.Damaged:  # it is told where it is read, and counts until then
             if (number >> frame.EPOCH_SHIFT, n) <= noted.get(dataset, (0, 0)):
                 return
-            yield dataset, None, (dataset, level_of(level), 1, readings)
+            yield None, (dataset, level_of(level), 1, readings)
         else:
             if (place := (pack.epoch, pack.n)) <= noted.get(pack.dataset, (0, 0)):
                 return
-            yield pack.dataset, place, (pack.dataset, level_of(level), 1, pack.readings)
+            yield place, (pack.dataset, level_of(level), 1, pack.readings)
 
 
 def _waiting(groups: list[Group]) -> tuple[int, int]:

@@ -119,9 +119,9 @@ class Disk:
     ) -> Written:
         """Commit; see :meth:`gateway.store.pack_rows.Rows.write`."""
         if self._loop.time() >= self._look_at:
-            self._look_at = self._loop.time() + LOOK_EVERY_S
             async with self._opening:
                 await self._look()
+            self._look_at = self._loop.time() + LOOK_EVERY_S  # where that failed, the next write looks again
         if not self.is_open:
             async with self._opening:
                 await self._open_again()
@@ -292,9 +292,7 @@ class Disk:
             with contextlib.suppress(SqlError, OSError):  # what is wrong with it is told since the start
                 await self._open(self._file_at(self._path, sys.maxsize))
         elif self.is_open and await self._thread.do(self._file.was_taken):
-            self._look_at = 0.0  # until it is there again
             await self._open(self._file, was_taken=True)
-            self._look_at = self._loop.time() + LOOK_EVERY_S
             log.warning("the buffer's file was taken from its place; it is there again", path=str(self._path))
 
     async def _sound(self, work: Callable[[], T]) -> T:

@@ -104,19 +104,19 @@ class PackFile(Rows):
     def _open(self, why: str, tail: pack_raw.Tail, epoch: int, above: int) -> Contents:
         self._sql = connect(self.path)
         try:
-            self._begin(epoch, above)
+            waiting = self._begin(epoch, above)
             mended = self._take_over(why, tail)
             if tail.packs:
                 self._sql.execute("PRAGMA wal_checkpoint(RESTART)")  # else they lie there still at the next start
-            counted = pack_counts.count if mended or tail.packs else pack_counts.recall
-            packs, readings = counted(self._sql, self._room)
+            if mended or tail.packs:
+                waiting = pack_counts.count(self._sql, self._room)
             self._places = pack_mend.places_of(self.path)
         except BaseException:
             self._rescue()
             raise
         self._rescued, self._ends = [], {}
         self.is_open = True
-        return self._contents(packs, readings, mended)
+        return self._contents(*waiting, mended)
 
     def _rescue(self) -> None:
         """Close the file, and keep what it says was lost, as far as that can be read."""
@@ -126,17 +126,21 @@ class PackFile(Rows):
                     self._rescued.append(row)
         self.close()
 
-    def _begin(self, epoch: int, above: int) -> None:
-        """Begin the epoch and note it; the ballast is for a disk that is full at this moment as well."""
+    def _begin(self, epoch: int, above: int) -> tuple[int, int]:
+        """Begin the epoch and note it; return the packs and readings that wait.
+
+        The ballast is for a disk that is full at this moment as well.
+        """
         try:
-            self.begin(self._sql, self._beginning[0])
+            waiting = self.begin(self._sql, self._beginning[0])
             self._note_epoch(epoch, above)
         except (sqlite3.OperationalError, OSError) as error:
             if not self._space.gave_up_ballast(error):
                 raise
-            self.begin(self._sql, self._beginning[0])
+            waiting = self.begin(self._sql, self._beginning[0])
             self._space.stop_growing()
             self._note_epoch(epoch, above)
+        return waiting
 
     def _note_epoch(self, epoch: int, above: int) -> None:
         boot, started, utc = self._beginning
@@ -169,7 +173,8 @@ class PackFile(Rows):
         self.learn(tail.epochs)
         old, aside, damaged = pack_mend.mending(self.path), "", 0
         if old.parent.exists():
-            why = why or (pack_mend.CUT_OFF if pack_mend.is_under_way(self.path) else "")
+            if pack_mend.is_under_way(self.path):
+                why = why or pack_mend.CUT_OFF
             self._remember(self._rescued)
             for dataset, place in self._ends.items():
                 self._room.reached(dataset, place)

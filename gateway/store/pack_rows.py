@@ -54,14 +54,14 @@ class Rows:
         self._sql: sqlite3.Connection
         self._boot = ""
 
-    def begin(self, sql: sqlite3.Connection, boot: str) -> None:
-        """Go on with a file that was opened, in this boot of the machine."""
+    def begin(self, sql: sqlite3.Connection, boot: str) -> tuple[int, int]:
+        """Go on with a file that was opened, in this boot of the machine; return the packs and readings that wait."""
         self._sql = sql
         self._boot = boot
         self._highest = one(sql, "SELECT coalesce(max(id), 0) FROM pack")
         self._space.begin(sql)
-        pack_counts.recall(sql, self._room)
         self._is_stale = False
+        return pack_counts.recall(sql, self._room)
 
     def write(
         self,

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from gateway.store.buffer import Buffer
@@ -70,6 +71,14 @@ async def filled(folder: Path, ram: Path, packs: int, *, killed: bool = True) ->
     await buffer.close()
     for part, content in as_killed.items():
         part.write_bytes(content)
+
+
+async def comes(buffer: Buffer, numbers: range) -> AsyncIterator[int]:
+    """Have a pack come every ten seconds; give the number of each when it is due."""
+    for n in numbers:
+        buffer.put(pack(n, "later", epoch=buffer.epoch), 1.0)
+        await asyncio.sleep(10)
+        yield n
 
 
 def set_aside(folder: Path) -> list[str]:
@@ -142,7 +151,7 @@ async def read_only(folder: Path, ram: Path) -> None:
 
 
 async def read_only_for_a_while(folder: Path, ram: Path) -> None:
-    """The file may only be read at two starts, then it can be written again while the gateway runs."""
+    """The file may only be read at several starts, then it can be written again while the gateway runs."""
     mount(folder)
     await filled(folder, ram, 100)
     mount(folder, "remount", "ro")
@@ -165,9 +174,7 @@ async def read_only_for_a_while(folder: Path, ram: Path) -> None:
     await asyncio.sleep(2)
     assert "cannot be opened" in buffer.trouble
     mount(folder, "remount", "rw")
-    for n in range(2, 16):
-        buffer.put(pack(n, "second", epoch=buffer.epoch), 1.0)
-        await asyncio.sleep(10)
+    assert [n async for n in comes(buffer, range(2, 16))]
     assert buffer.trouble == ""
     assert [part.name for part in parts(ram)] == ["journal"]
     for each in held[50:]:
@@ -198,9 +205,7 @@ async def damaged_and_read_only(folder: Path, ram: Path) -> None:
     assert found == buffer.depth.packs >= 1990
     assert any(part.is_dir() for part in parts(ram)), "the damaged copy"
     mount(folder, "remount", "rw")
-    for n in range(1, 16):
-        buffer.put(pack(n, "later", epoch=buffer.epoch), 1.0)
-        await asyncio.sleep(10)
+    assert [n async for n in comes(buffer, range(1, 16))]
     assert buffer.trouble == ""
     assert [part.name for part in parts(ram)] == ["journal"]
     assert set_aside(folder) == ["buffer.db.damaged-1"]
@@ -220,9 +225,7 @@ async def read_only_then_full(folder: Path, ram: Path) -> None:
     await buffer.barrier()
     mount(folder, "remount", "rw")
     fill_up(folder)
-    for n in range(6001, 6031):
-        buffer.put(pack(n, "later", epoch=buffer.epoch), 1.0)
-        await asyncio.sleep(10)
+    async for n in comes(buffer, range(6001, 6031)):
         assert buffer.trouble
         assert buffer.depth.packs == n + 100
     (folder / HOG).unlink()

@@ -270,12 +270,17 @@ def test_damage_that_two_find_at_once_is_mended_once(tmp_path: Path) -> None:
     live(path, scene, job_s=0.2)
 
 
-def test_what_was_told_before_is_not_told_again_after_a_mending(tmp_path: Path) -> None:
-    path = tmp_path / "live" / "buffer.db"
-    loss = Loss("air", 1, "evicted", 1, 10, 1, 1, 0, 0)
+def with_a_loss(path: Path) -> tuple[PackFile, Loss]:
+    """Open a file that has a pack, and tells that three before it were lost."""
+    loss = Loss("air", 1, "evicted", 3, 30, 1, 3, 0, 0)
     file = PackFile(path, ROOMY)
     file.open("boot")
-    file.write([Row(number_of(1, 2), pack(2))], (), [loss])
+    file.write([Row(number_of(1, 4), pack(4))], (), [loss])
+    return file, loss
+
+
+def test_what_was_told_before_is_not_told_again_after_a_mending(tmp_path: Path) -> None:
+    file, loss = with_a_loss(tmp_path / "live" / "buffer.db")
     file.close()
     with no_file_grows_beyond(0), pytest.raises((SqlError, OSError)):
         file.open("boot")  # it has read what was lost when it fails
@@ -291,10 +296,7 @@ def test_what_was_told_before_is_not_told_again_after_a_mending(tmp_path: Path) 
 
 def test_what_was_lost_before_is_told_though_the_mending_cannot_begin_at_once(tmp_path: Path) -> None:
     path = tmp_path / "live" / "buffer.db"
-    loss = Loss("air", 1, "evicted", 3, 30, 1, 3, 0, 0)
-    file = PackFile(path, ROOMY)
-    file.open("boot")
-    file.write([Row(number_of(1, 4), pack(4))], (), [loss])
+    file, loss = with_a_loss(path)
     in_the_way = path.with_name("buffer.db.mending")
     in_the_way.touch()
     with pytest.raises(OSError, match="mending"):

@@ -155,14 +155,19 @@ def test_a_pack_that_ram_lets_go_while_the_file_refuses_it_is_lost_once(
     live(tmp_path / "buffer.db", scene, max_bytes=CAP, job_s=SLOW_S, terms=TERMS)
 
 
+async def first_of_two(buffer: Buffer, settle: Settle) -> None:
+    """Have two rows under way, of which the first is settled."""
+    for n in (1, 2):
+        buffer.put(pack(n), 0.0)
+    await buffer.barrier()
+    first, _ = await buffer.take(2)
+    settle(buffer, first)
+
+
 @settle
 def test_a_row_that_is_found_damaged(tmp_path: Path, settle: Settle) -> None:
     async def scene(buffer: Buffer) -> None:
-        for n in (1, 2):
-            buffer.put(pack(n), 0.0)
-        await buffer.barrier()
-        first, _ = await buffer.take(2)
-        settle(buffer, first)
+        await first_of_two(buffer, settle)
         await on_the_thread(buffer, "UPDATE pack SET frame = x'00' WHERE n = 1")
         buffer.epoch += 1  # as if it had lain there when the gateway was started
         await buffer.verify()
@@ -177,11 +182,7 @@ def test_a_row_that_is_found_damaged(tmp_path: Path, settle: Settle) -> None:
 @settle
 def test_a_row_that_is_still_there_when_all_are_counted_anew(tmp_path: Path, settle: Settle) -> None:
     async def scene(buffer: Buffer) -> None:
-        for n in (1, 2):
-            buffer.put(pack(n), 0.0)
-        await buffer.barrier()
-        first, _ = await buffer.take(2)
-        settle(buffer, first)
+        await first_of_two(buffer, settle)
         await on_the_thread(buffer, "UPDATE pack SET level = 1234567 WHERE n = 2")
         buffer.epoch += 1  # as if it had lain there when the gateway was started
         await buffer.verify()
